@@ -3,6 +3,7 @@
 from gapzoo.core.channels import VARIABLES, Channel, Channels, Variable
 from gapzoo.core.errors import GapzooError, nearest
 from gapzoo.core.grid import Grid
+from gapzoo.core.random import MemberGenerator
 from gapzoo.core.registry import Registry
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The variable table: WeatherBench 2 names, CF names, units; and channels, a variable at a level."""
+"""Variable table (WeatherBench 2 and CF names, units); channels: a variable at a level."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""Random numbers by member: member k is the same whether drawn alone or among a hundred."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(seed: int, *keys: object) -> int:
+    """A 63-bit seed that depends on ``seed`` and every key (strings, numbers, times)."""
+    text = "/".join(str(part) for part in (seed, *keys))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+class MemberGenerator:
+    """One CPU random stream a member, so that results do not depend on the batch they share.
+
+    Args:
+        seed: seed of the run.
+        members: the members' numbers, or how many there are (0, 1, ...).
+        device: where the drawn numbers go; they are drawn on the CPU, hence alike everywhere.
+    """
+
+    def __init__(
+        self, seed: int, members: int | Sequence[int] = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        numbers = range(members) if isinstance(members, int) else members
+        self.seed, self.members, self.device = seed, tuple(numbers), torch.device(device)
+        self._streams = [
+            torch.Generator().manual_seed(derive_seed(seed, "member", m)) for m in self.members
+        ]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers, float32; ``shape[0]`` is the number of members."""
+        self._check(shape)
+        draws = [torch.randn(tuple(shape[1:]), generator=g) for g in self._streams]
+        return torch.stack(draws).to(self.device)
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers in [0, 1), float32; ``shape[0]`` is the number of members."""
+        self._check(shape)
+        draws = [torch.rand(tuple(shape[1:]), generator=g) for g in self._streams]
+        return torch.stack(draws).to(self.device)
+
+    def fork(self, *keys: object) -> MemberGenerator:
+        """Independent streams of the same members, for a task's step, cycle or initial time."""
+        return MemberGenerator(derive_seed(self.seed, *keys), self.members, self.device)
+
+    def split(self, chunk: int) -> list[MemberGenerator]:
+        """Generators of ``chunk`` members each, fresh at their start; together all members."""
+        numbers = self.members
+        parts = [numbers[i : i + chunk] for i in range(0, len(numbers), chunk)]
+        return [MemberGenerator(self.seed, part, self.device) for part in parts]
+
+    def _check(self, shape: Sequence[int]) -> None:
+        if shape[0] != len(self):
+            raise ValueError(f"shape[0] is {shape[0]}, but this generator has {len(self)} members")

@@ -12,6 +12,7 @@ __all__ = [
     "Channels",
     "GapzooError",
     "Grid",
+    "MemberGenerator",
     "Registry",
     "Variable",
     "nearest",

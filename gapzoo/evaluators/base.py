@@ -1,0 +1,207 @@
+"""What every metric shares: statistics are summed, and a function of their means is the score.
+
+    S_k = sum over samples b and points p of  w_p m_bp s_k(x_b, y_b)_p        (statistics)
+    W   = sum over samples b and points p of  w_p m_bp                        (weight)
+    score = finish(S_1 / W, S_2 / W, ...)
+
+with w_p = cell area times region weight, m_bp the mask, x the forecast (B,M,*E,H,W) and y the
+truth (B,*E,H,W): B samples (initial times), M members, *E kept axes (lead, channel, ...), H
+latitude, W longitude. Only S and W are stored, in float64, so a metric streams over chunks, merges
+with another and reduces over processes to exactly the value of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from gapzoo.core import GapzooError
+
+Sums = dict[str, Tensor]
+"""Name of a statistic to its weighted sums (B,*E) or (B,*E,K); ``weight`` (B,*E) is among them."""
+
+
+class Evaluator(Metric):
+    """Base of all metrics. A subclass names its statistics and overrides ``fields`` and ``finish``.
+
+    Args:
+        area_weights: (H,) cell areas by latitude, as ``Grid.area_weights`` (any scale).
+        region: (H,W) or (H,1) weights of a region (see ``regions``); None is the globe.
+    """
+
+    full_state_update = False
+    statistics: ClassVar[tuple[str, ...]] = ()
+    needs_climatology: ClassVar[bool] = False
+    least_members: ClassVar[int] = 1
+    bins: ClassVar[tuple[str, ...]] = ()
+    """Names of the axes that the metric adds behind *E, if any."""
+
+    area: Tensor
+
+    def __init__(self, area_weights: Any, *, region: Any = None) -> None:
+        super().__init__()
+        self.register_buffer("area", point_weights(area_weights, region), persistent=False)
+        for name in ("weight", *self.statistics):
+            zero = torch.zeros((), dtype=torch.float64)
+            self.add_state(name, default=zero, dist_reduce_fx="sum")
+
+    def fields(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> Sums:
+        """Statistics at each point: names to (B,*E,H,W)."""
+        raise NotImplementedError
+
+    def finish(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The score from the statistics' means, each (*E) or (*E,K)."""
+        return means[self.statistics[0]]
+
+    def sums(
+        self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
+    ) -> Sums:
+        """Statistics summed over area by sample; ``weight`` is (H,W) or (B,*E,H,W)."""
+        fields = self.fields(forecast, truth, climatology)
+        found = {name: area_sum(field, weight) for name, field in fields.items()}
+        return {"weight": total_weight(weight, truth), **found}
+
+    @torch.no_grad()
+    def samples(
+        self,
+        forecast: Tensor,
+        truth: Tensor,
+        mask: Tensor | None = None,
+        climatology: Tensor | None = None,
+    ) -> Sums:
+        """The weighted sums of each sample, (B,*E): what ``update`` adds up, for significance.
+
+        Raises:
+            GapzooError: where shapes disagree, or the truth is NaN at a point that counts.
+        """
+        self._require(forecast, climatology)
+        check_shapes(forecast, truth, climatology)
+        weight = masked_weights(self.area.to(truth.device), truth, mask)
+        check_finite("truth", truth, weight)
+        return self.sums(forecast, truth, weight, climatology)
+
+    def update(
+        self,
+        forecast: Tensor,
+        truth: Tensor,
+        mask: Tensor | None = None,
+        climatology: Tensor | None = None,
+    ) -> None:
+        """Add samples.
+
+        Args:
+            forecast: (B,M,*E,H,W); one member for a deterministic forecast.
+            truth: (B,*E,H,W).
+            mask: broadcastable to truth; True where a point counts. None: all do.
+            climatology: (B,*E,H,W), where the metric needs one.
+        """
+        for name, value in self.samples(forecast, truth, mask, climatology).items():
+            stored: Tensor = getattr(self, name)
+            setattr(self, name, stored + value.sum(0).to(stored.device))
+
+    def compute(self) -> Tensor:
+        """The score, float64, shaped as the kept axes *E (and the metric's own bins behind)."""
+        return self.finish(means_of({n: getattr(self, n) for n in ("weight", *self.statistics)}))
+
+    def _require(self, forecast: Tensor, climatology: Tensor | None) -> None:
+        name = type(self).__name__
+        if self.needs_climatology and climatology is None:
+            raise GapzooError(f"{name} needs climatology=...; pass it to update()")
+        if forecast.shape[1] < self.least_members:
+            raise GapzooError(
+                f"{name} needs at least {self.least_members} members, the forecast has "
+                f"{forecast.shape[1]}; draw more or drop this metric"
+            )
+
+
+def means_of(sums: Mapping[str, Tensor]) -> Sums:
+    """Sums over their weight; NaN where no point counted."""
+    weight = sums["weight"]
+
+    def over(value: Tensor) -> Tensor:
+        return value / weight.reshape(weight.shape + (1,) * (value.ndim - weight.ndim))
+
+    return {name: over(value) for name, value in sums.items() if name != "weight"}
+
+
+def area_sum(field: Tensor, weight: Tensor) -> Tensor:
+    """Sum of field (...,H,W) over area in float64, (...); points of weight 0 are left out."""
+    if bool((weight == 0).any()):
+        field = torch.where(weight > 0, field, 0)
+    if weight.ndim == 2:
+        return field.flatten(-2).double() @ weight.flatten()
+    return (field.double() * weight).sum((-2, -1))
+
+
+def total_weight(weight: Tensor, truth: Tensor) -> Tensor:
+    """Weight that each sample brings, (B,*E)."""
+    return weight.sum((-2, -1)).expand(truth.shape[:-2])
+
+
+def point_weights(area_weights: Any, region: Any = None) -> Tensor:
+    """(H,W) or (H,1) float64 weights: cell area times region; raises where they do not fit."""
+    area = torch.as_tensor(np.asarray(area_weights), dtype=torch.float64)
+    if area.ndim != 1 or not bool((area > 0).all()):
+        raise GapzooError("area_weights must be (H,) and positive; pass Grid.area_weights")
+    if region is None:
+        return area[:, None]
+    share = torch.as_tensor(np.asarray(region), dtype=torch.float64)
+    if share.ndim != 2 or share.shape[0] != len(area) or not bool((share >= 0).all()):
+        raise GapzooError(
+            f"region weights are {tuple(share.shape)}; they must be ({len(area)},W) and >= 0"
+        )
+    return area[:, None] * share
+
+
+def masked_weights(area: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
+    """Weights of the points that count: (H,W), or (B,*E,H,W) with a mask."""
+    if area.shape[0] != truth.shape[-2] or area.shape[1] not in (1, truth.shape[-1]):
+        raise GapzooError(
+            f"the metric's weights are for {tuple(area.shape)} latitudes and longitudes, the "
+            f"truth has {tuple(truth.shape[-2:])}; build the metric with the truth's grid"
+        )
+    area = area.expand(truth.shape[-2:])
+    if mask is None:
+        return area.contiguous()
+    if mask.dtype != torch.bool:
+        raise GapzooError(f"mask is {mask.dtype}; pass a bool tensor, True where a point counts")
+    try:
+        return mask.to(truth.device).expand(truth.shape) * area
+    except RuntimeError:
+        raise GapzooError(
+            f"mask {tuple(mask.shape)} does not broadcast to the truth {tuple(truth.shape)}"
+        ) from None
+
+
+def check_shapes(forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> None:
+    """Refuse a forecast that is not (B,M,*E,H,W) or a climatology unlike the truth (B,*E,H,W)."""
+    fits = forecast.ndim == truth.ndim + 1 and truth.ndim >= 3
+    if not fits or forecast.shape[:1] + forecast.shape[2:] != truth.shape:
+        raise GapzooError(
+            f"forecast {tuple(forecast.shape)} must be (B,M,*E,H,W) and truth "
+            f"{tuple(truth.shape)} the same without the members M; add an axis of one member "
+            "to a deterministic forecast"
+        )
+    if climatology is not None and climatology.shape[-2:] != truth.shape[-2:]:
+        raise GapzooError(
+            f"climatology {tuple(climatology.shape)} and truth {tuple(truth.shape)} differ in "
+            "grid; regrid one of them"
+        )
+
+
+def check_finite(what: str, field: Tensor, weight: Tensor) -> None:
+    """Refuse NaN or infinity at points that count."""
+    bad = ~torch.isfinite(field)
+    if not bool(bad.any()):
+        return
+    count = int((bad & (weight > 0)).sum())
+    if count:
+        raise GapzooError(
+            f"the {what} has {count} non-finite values among the points that count; pass "
+            "mask=torch.isfinite(truth) to leave them out"
+        )

@@ -7,7 +7,7 @@ sphere instead. The first stations of one seed are the same at every density.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -68,11 +68,6 @@ class ColumnStations(LinearObservationOperator):
             channel=layer.expand(count, len(row)).flatten(),
             columns=columns.long(),
         )
-
-    def to(self, device: torch.device | str) -> ColumnStations:
-        """The same stations on another device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
 
 
 def station_columns(

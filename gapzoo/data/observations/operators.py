@@ -11,7 +11,7 @@ x = mean + std * z, the observation is H(x) = A(z) + offset, A = H std and offse
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -70,9 +70,7 @@ class LinearObservationOperator:
         zeros = y.new_zeros(*y.shape[:-1], int(np.prod(self.shape)))
         return zeros.index_add(-1, self.index.flatten(), spread).unflatten(-1, self.shape)
 
-    def scaled(
-        self, mean: Tensor | float, std: Tensor | float
-    ) -> tuple[LinearObservationOperator, Tensor]:
+    def scaled(self, mean: Tensor | float, std: Tensor | float) -> tuple[Self, Tensor]:
         """The operator on normalised states and its offset: H(mean + std z) = A(z) + offset.
 
         Args:
@@ -85,7 +83,7 @@ class LinearObservationOperator:
         weights = self.weights * std.flatten()[self.index]
         return replace(self, weights=weights), self(mean)
 
-    def rescaled(self, factor: Tensor) -> LinearObservationOperator:
+    def rescaled(self, factor: Tensor) -> Self:
         """Each observation times ``factor`` (N,), e.g. 1/error to whiten."""
         return replace(self, weights=self.weights * factor.unsqueeze(-1).to(self.weights))
 
@@ -94,9 +92,11 @@ class LinearObservationOperator:
         names = ("index", "weights", "latitude", "longitude", "channel")
         return _plain(self, {name: getattr(self, name)[rows] for name in names})
 
-    def to(self, device: torch.device | str) -> LinearObservationOperator:
+    def to(self, device: torch.device | str) -> Self:
         """The same operator on another device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if hasattr(value, "to")
+        }
         return replace(self, **moved)
 
     def _field(self, value: Tensor | float) -> Tensor:
@@ -163,9 +163,9 @@ def operator_for(
             f"observations on {observations.level_kind} levels, channels on "
             f"{channels.level_kind} levels; convert with observations.on_sigma(surface_pressure)"
         )
-    table = observations.table
     names = ("latitude", "longitude", "variable", "level")
-    return build_operator(grid, channels, *(table[n].to_numpy() for n in names), beyond=beyond)
+    latitude, longitude, variable, level = (observations.table[n].to_numpy() for n in names)
+    return build_operator(grid, channels, latitude, longitude, variable, level, beyond)
 
 
 def _layers(

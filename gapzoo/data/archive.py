@@ -1,0 +1,286 @@
+"""The archive: one Zarr v3 store of states and forcings, read at the speed of raw memory.
+
+    state   (time, channel, latitude, longitude)           float32, SI units
+    forcing (time, forcing_channel, latitude, longitude)    float32
+    static  (static_channel, latitude, longitude)           float32
+    run     (time)   number of the unbroken stretch that a time belongs to
+
+One chunk is one time step, uncompressed, ``SHARD`` of them a shard: a shard file is then an array
+in raw memory (plus an index), which a local reader maps; anything else goes through zarr.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from gapzoo.core import Channels, GapzooError, Grid, nearest
+
+SHARD = 120
+"""Time steps a shard: 30 days of 6 h, some 35 MB at 64x32 and 37 channels."""
+FORMAT = "gapzoo-archive-1"
+EPOCH = pd.Timestamp("1900-01-01")
+EMPTY_CHUNK = np.uint64(2**64 - 1)
+
+
+@dataclass(frozen=True)
+class ArchiveSpec:
+    """What an archive holds, known before a single state is written."""
+
+    grid: Grid
+    channels: Channels
+    forcing_channels: tuple[str, ...]
+    static: dict[str, np.ndarray]
+    times: pd.DatetimeIndex
+    runs: np.ndarray
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards along time."""
+        return -(-len(self.times) // SHARD)
+
+
+def create(path: Path, spec: ArchiveSpec) -> None:
+    """Lay out an empty archive; an existing one of the same spec is kept as it is.
+
+    Raises:
+        GapzooError: where ``path`` holds another archive.
+    """
+    attrs = _attributes(spec)
+    if (path / "zarr.json").exists():
+        old = dict(zarr.open_group(path, mode="r").attrs)
+        _refuse_other(path, old, attrs)
+        return
+    root = zarr.create_group(path)
+    height, width = spec.grid.shape
+    for name, channels in (("state", len(spec.channels)), ("forcing", len(spec.forcing_channels))):
+        _series(root, name, (len(spec.times), channels, height, width))
+    _array(root, "static", np.stack(list(spec.static.values())).astype(np.float32), _STATIC)
+    hours = np.asarray((spec.times - EPOCH) / pd.Timedelta(hours=1), np.int64)
+    units = {"units": f"hours since {EPOCH:%Y-%m-%d}", "calendar": "proleptic_gregorian"}
+    _array(root, "time", hours, ("time",)).attrs.update(units)
+    _array(root, "run", np.asarray(spec.runs, np.int32), ("time",))
+    _array(root, "latitude", np.array(spec.grid.latitude), ("latitude",)).attrs.update(
+        units="degrees_north"
+    )
+    _array(root, "longitude", np.array(spec.grid.longitude), ("longitude",)).attrs.update(
+        units="degrees_east"
+    )
+    root.attrs.update(attrs)  # last: an archive with attributes is laid out whole
+
+
+_STATIC = ("static_channel", "latitude", "longitude")
+
+
+def _attributes(spec: ArchiveSpec) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "channels": spec.channels.labels,
+        "units": [c.units for c in spec.channels],
+        "level_kind": spec.channels.level_kind,
+        "forcing_channels": list(spec.forcing_channels),
+        "static_channels": list(spec.static),
+        "Conventions": "CF-1.11",
+        "start": str(spec.times[0]),
+        "steps": len(spec.times),
+        **spec.attributes,
+    }
+
+
+def _refuse_other(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if old.get(key) != value:
+            raise GapzooError(
+                f"{path} holds another archive: its '{key}' is {old.get(key)!r}, not {value!r}; "
+                "give another --output or remove it"
+            )
+
+
+def _series(root: zarr.Group, name: str, shape: tuple[int, ...]) -> None:
+    root.create_array(
+        name,
+        shape=shape,
+        chunks=(1, *shape[1:]),
+        shards=(SHARD, *shape[1:]),
+        dtype="float32",
+        compressors=None,
+        fill_value=np.float32("nan"),
+        dimension_names=("time", _CHANNEL[name], "latitude", "longitude"),
+    )
+
+
+_CHANNEL = {"state": "channel", "forcing": "forcing_channel"}
+
+
+def _array(root: zarr.Group, name: str, data: np.ndarray, dims: tuple[str, ...]) -> zarr.Array:
+    if name in root:
+        del root[name]
+    array = root.create_array(name, shape=data.shape, dtype=data.dtype, dimension_names=dims)
+    array[...] = data
+    return array
+
+
+def write_array(path: Path, name: str, data: np.ndarray, dims: tuple[str, ...]) -> None:
+    """Add or replace a small array of an archive, such as a statistic."""
+    _array(zarr.open_group(path, mode="r+"), name, data, dims)
+
+
+def write_shard(path: Path, shard: int, state: np.ndarray, forcing: np.ndarray) -> None:
+    """Write one whole shard; its file appears at once or not at all."""
+    root = zarr.open_group(path, mode="r+")
+    window = slice(shard * SHARD, shard * SHARD + len(state))
+    for name, values in (("forcing", forcing), ("state", state)):
+        root[name][window] = np.asarray(values, np.float32)  # type: ignore[index]
+
+
+class Archive:
+    """A finished archive, opened for reading.
+
+    Args:
+        path: the store's folder, or any URL that zarr opens.
+
+    Raises:
+        GapzooError: where there is no archive, or one that was not finished.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.root = zarr.open_group(str(path), mode="r")
+            self.attributes = dict(self.root.attrs)
+        except (FileNotFoundError, OSError, ValueError) as error:
+            raise GapzooError(
+                f"no archive at {path} ({error}); make one with 'gapzoo build-data'"
+            ) from error
+        if self.attributes.get("format") != FORMAT:
+            raise GapzooError(f"{path} is no gapzoo archive; make one with 'gapzoo build-data'")
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The horizontal grid."""
+        return Grid(*(tuple(np.asarray(self.root[n][:])) for n in ("latitude", "longitude")))  # type: ignore[index]
+
+    @cached_property
+    def channels(self) -> Channels:
+        """The state's channels, with the kind of their levels."""
+        return Channels(self.attributes["channels"], self.attributes["level_kind"])
+
+    @property
+    def forcing_channels(self) -> list[str]:
+        """Names of the forcing's channels."""
+        return list(self.attributes["forcing_channels"])
+
+    @cached_property
+    def times(self) -> pd.DatetimeIndex:
+        """Valid time of every step."""
+        hours = np.asarray(self.root["time"][:])  # type: ignore[index]
+        return pd.DatetimeIndex(EPOCH + pd.to_timedelta(hours, unit="h"))
+
+    @cached_property
+    def runs(self) -> np.ndarray:
+        """(T,) number of the unbroken stretch each step belongs to."""
+        return np.asarray(self.root["run"][:])  # type: ignore[index]
+
+    @property
+    def step(self) -> pd.Timedelta:
+        """Time between steps."""
+        return self.times[1] - self.times[0]
+
+    def static(self, name: str) -> np.ndarray:
+        """(H, W) of a static field."""
+        names = list(self.attributes["static_channels"])
+        if name not in names:
+            raise GapzooError(f"{self.path} has no static field '{name}'; {nearest(name, names)}")
+        return np.asarray(self.root["static"][names.index(name)])  # type: ignore[index]
+
+    def array(self, name: str) -> np.ndarray:
+        """A small array of the store: ``mean``, ``climatology``, ...; see gapzoo.data.statistics."""
+        if name not in self.root:
+            raise GapzooError(f"{self.path} has no '{name}'; finish it with 'gapzoo build-data'")
+        return np.asarray(self.root[name][...])  # type: ignore[index]
+
+    def indices(self, start: str | None, end: str | None, every: int = 1) -> np.ndarray:
+        """Positions of the steps from ``start`` through ``end`` (dates or years, inclusive)."""
+        positions = pd.Series(np.arange(len(self.times)), index=self.times)
+        chosen = positions.loc[start:end].to_numpy()[::every]  # type: ignore[misc]
+        if not len(chosen):
+            raise GapzooError(
+                f"{self.path} has no step from {start} to {end}; it covers "
+                f"{self.times[0]:%Y-%m-%d} to {self.times[-1]:%Y-%m-%d}"
+            )
+        return chosen
+
+    def read(self, name: str, positions: np.ndarray, channels: list[int] | None = None):  # type: ignore[no-untyped-def]
+        """Read steps of ``state`` or ``forcing``.
+
+        Args:
+            name: ``state`` or ``forcing``.
+            positions: (N,) steps, in any order.
+            channels: positions of the channels wanted; all where None.
+
+        Returns:
+            (N, C, H, W) float32.
+
+        Raises:
+            GapzooError: where a step was never written.
+        """
+        reader = self._readers[name]
+        return np.stack([reader(int(p), channels) for p in positions])
+
+    @cached_property
+    def _readers(self) -> dict[str, Any]:
+        return {name: _Reader(self.root[name], self.path / name) for name in ("state", "forcing")}
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits over what the archive holds and its statistics."""
+        digest = hashlib.sha256()
+        for key in sorted(self.attributes):
+            digest.update(f"{key}={self.attributes[key]}".encode())
+        for name in ("mean", "std"):
+            digest.update(np.ascontiguousarray(self.array(name)).tobytes())
+        return digest.hexdigest()[:16]
+
+
+class _Reader:
+    """Steps of one array: mapped memory where its shards are local files, zarr elsewhere."""
+
+    def __init__(self, array: Any, folder: Path) -> None:
+        self.array, self.folder = array, folder
+        self.shape = array.shape[1:]
+        self.nbytes = int(np.prod(self.shape)) * 4
+        self._maps: dict[int, tuple[np.ndarray, np.ndarray] | None] = {}
+
+    def __call__(self, position: int, channels: list[int] | None) -> np.ndarray:
+        shard, row = divmod(position, SHARD)
+        if shard not in self._maps:
+            self._maps[shard] = self._map(shard)
+        mapped = self._maps[shard]
+        step = self.array[position] if mapped is None else self._view(*mapped, row)
+        if step is None:
+            raise GapzooError(
+                f"step {position} of {self.folder} was never written; go on with 'gapzoo build-data'"
+            )
+        return step if channels is None else step[channels]
+
+    def _map(self, shard: int) -> tuple[np.ndarray, np.ndarray] | None:
+        file = self.folder / "c" / str(shard) / "0" / "0" / "0"
+        if self.array.compressors or not file.is_file():
+            return None
+        raw = np.memmap(file, np.uint8, "r")
+        index = np.frombuffer(raw[-(16 * SHARD + 4) : -4].tobytes(), "<u8").reshape(SHARD, 2)
+        return raw, index
+
+    def _view(self, raw: np.ndarray, index: np.ndarray, row: int) -> np.ndarray | None:
+        offset, nbytes = index[row]
+        if offset == EMPTY_CHUNK or nbytes != self.nbytes:
+            return None
+        return raw[offset : offset + nbytes].view("<f4").reshape(self.shape)

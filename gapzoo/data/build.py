@@ -1,0 +1,173 @@
+"""Fill an archive from a source: several processes, resumable at any moment, the same to the bit.
+
+The work falls into segments, each a row of whole shards. A segment does not depend on any other,
+so the number of processes changes nothing; within one, a shard is written before the source's own
+restart file moves on, so a kill costs at most the shard under way.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from gapzoo.core import GapzooError
+from gapzoo.data import SOURCES, statistics
+from gapzoo.data.archive import SHARD, Archive, ArchiveSpec, create, write_shard
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Shards ``first`` (inclusive) to ``last`` (exclusive), made one after the other."""
+
+    number: int
+    first: int
+    last: int
+
+
+class Source(Protocol):
+    """Anything that can fill an archive."""
+
+    def spec(self) -> ArchiveSpec:
+        """What the archive will hold."""
+        ...
+
+    def segments(self) -> list[Segment]:
+        """The independent parts of the work."""
+        ...
+
+    def blocks(
+        self, segment: Segment, scratch: Path
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (shard, state (T,C,H,W), forcing (T,K,H,W)) for what is still to be done.
+
+        A restart point kept in ``scratch`` may only move past a shard once the next one is asked
+        for: by then it is written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Build:
+    """One archive to make.
+
+    Args:
+        source: registered name of the source.
+        arguments: the source's own arguments.
+        output: folder of the store.
+        train: first and last day of the training period, for the statistics.
+    """
+
+    source: str
+    arguments: dict[str, Any]
+    output: Path
+    train: tuple[str, str]
+
+    def run(self, workers: int | None = None, cores: list[int] | None = None) -> Archive:
+        """Make the archive, or go on making it, and open it.
+
+        Args:
+            workers: processes; one a core where None.
+            cores: the cores to pin them to; all there are where None.
+        """
+        source: Source = SOURCES.build(self.source, **self.arguments)
+        spec, segments = source.spec(), source.segments()
+        create(self.output, spec)
+        scratch = self.output / ".build"
+        scratch.mkdir(exist_ok=True)
+        cores = cores or sorted(os.sched_getaffinity(0))
+        workers = min(workers or len(cores), len(segments))
+        self._fill(segments, spec.shards, workers, cores, scratch)
+        return self._finish()
+
+    def _fill(
+        self, segments: list[Segment], shards: int, workers: int, cores: list[int], scratch: Path
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        queue = context.Manager().Queue()
+        for core in (cores * workers)[:workers]:
+            queue.put(core)
+        with ProcessPoolExecutor(workers, context, _pin, (queue,)) as pool, _bar() as bar:
+            task = bar.add_task("shards", total=shards, completed=_done(scratch, segments))
+            jobs = [pool.submit(_work, self, segment, scratch) for segment in segments]
+            while not all(job.done() for job in jobs):
+                bar.update(task, completed=_done(scratch, segments))
+                _raise_first(jobs)
+                multiprocessing.connection.wait([], 0.5)
+            bar.update(task, completed=_done(scratch, segments))
+            for job in as_completed(jobs):
+                job.result()
+
+    def _finish(self) -> Archive:
+        archive = Archive(self.output)
+        first = str(max(archive.times[0], np.datetime64(self.train[0])))[:10]
+        total = 2 * len(archive.indices(first, self.train[1]))
+        with _bar() as bar:
+            task = bar.add_task("statistics", total=total)
+            values = statistics.compute(
+                archive, first, self.train[1], lambda n: bar.advance(task, n)
+            )
+        statistics.store(self.output, values)
+        return Archive(self.output)
+
+
+def _bar() -> Progress:
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn())
+
+
+def _pin(queue: Any) -> None:
+    """Give this process one core of its own and one thread."""
+    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS="--xla_cpu_multi_thread_eigen=false")
+    os.sched_setaffinity(0, {queue.get()})
+
+
+def _work(build: Build, segment: Segment, scratch: Path) -> None:
+    marker = _marker(scratch, segment)
+    if _read(marker) >= segment.last:
+        return
+    source: Source = SOURCES.build(build.source, **build.arguments)
+    for shard, state, forcing in source.blocks(segment, scratch):
+        _refuse_unphysical(build, shard, state)
+        write_shard(build.output, shard, state, forcing)
+        replace_text(marker, str(shard + 1))
+
+
+def _refuse_unphysical(build: Build, shard: int, state: np.ndarray) -> None:
+    if not np.isfinite(state).all():
+        step = int(np.flatnonzero(~np.isfinite(state).all((1, 2, 3)))[0]) + shard * SHARD
+        raise GapzooError(f"source '{build.source}' gave a value that is not finite at step {step}")
+
+
+def _marker(scratch: Path, segment: Segment) -> Path:
+    return scratch / f"segment-{segment.number:04d}.done"
+
+
+def _read(marker: Path) -> int:
+    return int(marker.read_text()) if marker.exists() else -1
+
+
+def _done(scratch: Path, segments: list[Segment]) -> int:
+    return sum(max(_read(_marker(scratch, s)) - s.first, 0) for s in segments)
+
+
+def _raise_first(jobs: list[Any]) -> None:
+    for job in jobs:
+        if job.done() and job.exception():
+            for other in jobs:
+                other.cancel()
+            raise job.exception()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)

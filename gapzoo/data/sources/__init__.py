@@ -1,0 +1,1 @@
+"""What fills an archive: one file a source, found by its registered name."""

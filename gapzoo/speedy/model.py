@@ -1,0 +1,310 @@
+"""The one module that knows jcm 3.0.0: SPEEDY as ``advance``, ``encode`` and ``decode``.
+
+Settings follow what was measured on this model: 8th-order hyperdiffusion (2.4 h), initial surface
+pressure lowered to a global mean of 983.3 hPa, winds on the grid without the core's clipping.
+The state is closed: u, v, T, q on 8 sigma levels and surface pressure.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gapzoo.core import Channel, Channels, GapzooError, Grid
+from gapzoo.speedy.boundary import Ocean, boundary_file
+from gapzoo.speedy.winds import WindInverse
+
+STEP_MINUTES = {21: 30, 31: 40}
+"""Time step by truncation; the shortwave scheme's 3 steps divide every 6 hours."""
+INITIAL_PRESSURE = 98330.0
+DIFFUSION_SECONDS = 2.4 * 3600
+PROFILE = ("u_component_of_wind", "v_component_of_wind", "temperature", "specific_humidity")
+SURFACE = (
+    "2m_temperature",
+    "10m_u_component_of_wind",
+    "10m_v_component_of_wind",
+    "total_precipitation_6hr",
+)
+GRAMS_PER_M3_WATER = 1e6
+
+
+@dataclass
+class Run:
+    """Where an integration stands: spectral state, physics carry, clock (all arrays, savable)."""
+
+    dynamics: Any
+    physics: Any
+    time: pd.Timestamp
+
+
+def start_jax() -> Any:
+    """Import JAX quietly, on the CPU by default, with a compilation cache in the user's cache."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import jax
+    except ModuleNotFoundError:
+        raise GapzooError("SPEEDY needs the package jcm; pip install 'gapzoo[speedy]'") from None
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gapzoo" / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    return jax
+
+
+class SpeedyModel:
+    """SPEEDY on the T21 (64x32) or T31 (96x48) Gaussian grid with 8 sigma levels.
+
+    Args:
+        truncation: 21 or 31.
+        hours: length of a frame; frames are what ``advance`` returns.
+        parameters: changes to SPEEDY's physics, ``{"convection.trcnv": 8.0}``, for experiments
+            with model error.
+    """
+
+    def __init__(
+        self,
+        truncation: int = 21,
+        *,
+        hours: int = 6,
+        parameters: dict[str, float] | None = None,
+    ) -> None:
+        if truncation not in STEP_MINUTES:
+            raise GapzooError(f"truncation {truncation}; SPEEDY here runs at 21 or 31")
+        self.truncation, self.hours = truncation, hours
+        self.steps = hours * 60 // STEP_MINUTES[truncation]
+        self._jax = start_jax()
+        self._model = _build(truncation, parameters or {})
+        self._climate = _climate(self._model.coords)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The Gaussian grid, latitudes ascending."""
+        axes = self._model.coords.horizontal
+        return Grid(
+            tuple(np.rad2deg(np.asarray(axes.latitudes, float))),
+            tuple(np.rad2deg(np.asarray(axes.longitudes, float))),
+        )
+
+    @cached_property
+    def channels(self) -> Channels:
+        """33 prognostic channels, then the surface diagnostics."""
+        sigma = np.round(np.asarray(self._model.coords.vertical.centers, float), 4)
+        profile = [Channel(name, float(s)) for name in PROFILE for s in sigma]
+        single = [Channel("surface_pressure"), *map(Channel, SURFACE)]
+        return Channels([*profile, *single], "sigma")
+
+    @cached_property
+    def sigma_edges(self) -> np.ndarray:
+        """(9,) half levels, 0 at the top and 1 at the ground."""
+        return np.asarray(self._model.coords.vertical.boundaries, float)
+
+    @property
+    def prognostic(self) -> int:
+        """Number of prognostic channels, the first ones of a frame."""
+        return len(self.channels) - len(SURFACE)
+
+    def start(self, time: pd.Timestamp, seed: int) -> Run:
+        """Isothermal rest with a seeded perturbation; discard at least 90 days after it."""
+        jnp = self._jax.numpy
+        state = self._model.initial_state(random_seed=seed)
+        horizontal = self._model.coords.horizontal
+        pressure = np.exp(np.asarray(horizontal.to_nodal(state.log_surface_pressure)))[0]
+        mean = np.average(pressure.mean(0), weights=self.grid.area_weights) * self._p0
+        shift = jnp.full((1, *pressure.shape), np.log(INITIAL_PRESSURE / mean), jnp.float32)
+        raised = state.log_surface_pressure + horizontal.to_modal(shift)
+        return self._fresh(state.replace(log_surface_pressure=raised), time)
+
+    def restart(self, state: np.ndarray, time: pd.Timestamp) -> Run:
+        """Begin from a state (C, H, W) whose first channels are the prognostic ones."""
+        return self._fresh(self.encode(state), time)
+
+    def advance(self, run: Run, sst: np.ndarray) -> tuple[Run, np.ndarray]:
+        """Integrate one frame for each row of ``sst``.
+
+        Args:
+            run: where to go on from; not changed.
+            sst: (T, H, W) sea surface temperature in K, held during each frame.
+
+        Returns:
+            The run after T frames, and the frames (T, C, H, W) float32 in SI units.
+        """
+        jdt, jnp = _datetime(), self._jax.numpy
+        field = jnp.asarray(np.swapaxes(sst, -1, -2), jnp.float32)
+        clock = jdt.to_datetime(str(run.time))
+        (dynamics, physics), out = self._integrate(run.dynamics, run.physics, clock, field)
+        after = Run(dynamics, physics, run.time + pd.Timedelta(hours=self.hours) * len(sst))
+        return after, self._frames(*(np.asarray(x) for x in out))
+
+    def decode(self, run: Run) -> np.ndarray:
+        """(33, H, W) prognostic channels of a run, without a step."""
+        profile, pressure = self._nodal(run.dynamics)
+        return self._frames(np.asarray(profile)[None], np.asarray(pressure)[None], None)[0]
+
+    def encode(self, state: np.ndarray) -> Any:
+        """Spectral state of the prognostic channels of (C, H, W); inverse of ``decode``."""
+        if not np.isfinite(state[: self.prognostic]).all():
+            raise GapzooError("the state given to SPEEDY is not finite; look at its source")
+        jnp, horizontal = self._jax.numpy, self._model.coords.horizontal
+        profile = np.swapaxes(state[: self.prognostic - 1], -1, -2).astype(np.float64)
+        u, v, temperature, humidity = profile.reshape(4, -1, *profile.shape[-2:])
+        vorticity, divergence = self._winds(u / self._speed, v / self._speed)
+        log_pressure = np.log(np.swapaxes(state[self.prognostic - 1], -1, -2)[None] / self._p0)
+        reference = np.asarray(self._primitive.reference_temperature)[:, None, None]
+        modal = partial(_to_modal, horizontal, jnp)
+        template = self._model.initial_state(random_seed=0)
+        return template.replace(
+            vorticity=jnp.asarray(vorticity),
+            divergence=jnp.asarray(divergence),
+            temperature_variation=modal(temperature - reference),
+            log_surface_pressure=modal(log_pressure),
+            tracers={"specific_humidity": modal(humidity)},
+        )
+
+    @property
+    def _p0(self) -> float:
+        return float(self._model.dycore.constants.p0)
+
+    @property
+    def _primitive(self) -> Any:
+        return self._model.dycore.primitive
+
+    @cached_property
+    def _speed(self) -> float:
+        """Metres a second in one non-dimensional unit of wind."""
+        from dinosaur.scales import units
+
+        one = self._model.dycore.physics_specs.dimensionalize(1.0, units.meter / units.second)
+        return float(one.m)
+
+    @cached_property
+    def _winds(self) -> WindInverse:
+        from dinosaur.spherical_harmonic import vor_div_to_uv_nodal
+
+        horizontal = self._model.coords.horizontal
+        forward = partial(vor_div_to_uv_nodal, horizontal, clip=False)
+        return WindInverse(horizontal, forward)
+
+    def _fresh(self, dynamics: Any, time: pd.Timestamp) -> Run:
+        clock = self._jax.numpy.zeros((), "float32")
+        dynamics = self._model.dycore.with_sim_time(dynamics, clock)
+        return Run(dynamics, self._model.initial_physics_carry(), pd.Timestamp(time))
+
+    def _nodal(self, state: Any) -> tuple[Any, Any]:
+        """Grid-point (32, W, H) profile fields and (1, W, H) log pressure of a spectral state."""
+        from dinosaur.spherical_harmonic import vor_div_to_uv_nodal
+
+        jnp, horizontal = self._jax.numpy, self._model.coords.horizontal
+        u, v = vor_div_to_uv_nodal(horizontal, state.vorticity, state.divergence, clip=False)
+        reference = jnp.asarray(self._primitive.reference_temperature)[:, None, None]
+        temperature = horizontal.to_nodal(state.temperature_variation) + reference
+        humidity = horizontal.to_nodal(state.tracers["specific_humidity"])
+        profile = jnp.concatenate([u, v, temperature, humidity])
+        return profile, horizontal.to_nodal(state.log_surface_pressure)
+
+    def _frames(self, profile: np.ndarray, log_pressure: np.ndarray, surface: Any) -> np.ndarray:
+        levels = profile.shape[1] // 4
+        scale = np.ones((profile.shape[1], 1, 1), np.float32)
+        scale[: 2 * levels] = self._speed
+        parts = [profile * scale, np.exp(log_pressure) * np.float32(self._p0)]
+        if surface is not None:
+            parts.append(surface)
+        return np.ascontiguousarray(np.swapaxes(np.concatenate(parts, 1), -1, -2), np.float32)
+
+    @cached_property
+    def _integrate(self) -> Any:
+        """Compiled: (dynamics, physics, clock, sst (T, W, H)) -> end, frames."""
+        jax, jdt = self._jax, _datetime()
+        jnp, seconds = jax.numpy, int(self._model.dt_si.m)
+
+        def integrate(dynamics: Any, physics: Any, clock: Any, sst: Any) -> Any:
+            def step(carry: Any, index: Any, field: Any) -> Any:
+                from jcm.date import DateData
+
+                state, diagnostics, now, rain = carry
+                forcing = self._climate.copy(sea_surface_temperature=field)
+                advance = self._model._get_op_split_step_fn(forcing)
+                state, diagnostics = advance(state, diagnostics, DateData(now, index, seconds))
+                now = now + jdt.Timedelta(seconds=jnp.int32(seconds))
+                return (state, diagnostics, now, rain + _rain(diagnostics) * seconds), None
+
+            def frame(carry: Any, field: Any) -> Any:
+                rain = jnp.zeros(field.shape, jnp.float32)
+                inner = partial(step, field=field)
+                counts = jnp.arange(self.steps, dtype=jnp.int32)
+                (state, physics, now, rain), _ = jax.lax.scan(inner, (*carry, rain), counts)
+                near = physics["_surface_flux"]
+                surface = jnp.stack([near.t0, near.u0, near.v0, rain / GRAMS_PER_M3_WATER])
+                return (state, physics, now), (*self._nodal(state), surface)
+
+            (state, physics, _), out = jax.lax.scan(frame, (dynamics, physics, clock), sst)
+            return (state, physics), out
+
+        return jax.jit(integrate)
+
+
+def ocean(model: SpeedyModel, offset: float = 0.0) -> Ocean:
+    """The observed SST on a model's grid."""
+    return Ocean(model.grid, offset)
+
+
+def _rain(diagnostics: Any) -> Any:
+    """Precipitation in g m-2 s-1."""
+    return diagnostics["_condensation"].precls + diagnostics["_convection"].precnv
+
+
+def _to_modal(horizontal: Any, jnp: Any, field: np.ndarray) -> Any:
+    return horizontal.to_modal(jnp.asarray(field, jnp.float32))
+
+
+def _datetime() -> Any:
+    import jax_datetime
+
+    return jax_datetime
+
+
+def _build(truncation: int, parameters: dict[str, float]) -> Any:
+    from jcm.diffusion import DiffusionFilter
+    from jcm.dycore.dinosaur.dycore import DinosaurDycore
+    from jcm.model import Model
+    from jcm.physics.speedy.params import Parameters
+    from jcm.physics.speedy.speedy_coords import get_speedy_coords
+    from jcm.physics.speedy.speedy_terms import speedy_physics
+    from jcm.terrain import TerrainData
+
+    coords = get_speedy_coords(layers=8, spectral_truncation=truncation)
+    terrain = TerrainData.from_file(boundary_file("clim/terrain.nc"), coords=coords)
+    orders = {f"{k}_order": 4 for k in ("div", "vor_q", "temp")}
+    scales = {f"{k}_timescale": DIFFUSION_SECONDS for k in ("div", "vor_q", "temp")}
+    core = DinosaurDycore(
+        coords=coords,
+        terrain=terrain,
+        dt_seconds=STEP_MINUTES[truncation] * 60,
+        diffusion=DiffusionFilter(**orders, **scales),
+    )
+    physics = speedy_physics(_changed(Parameters.default(), parameters), checkpoint_terms=False)
+    return Model(core, physics=physics)
+
+
+def _changed(default: Any, parameters: dict[str, float]) -> Any:
+    """SPEEDY's parameters with some replaced, named ``group.parameter``."""
+    import dataclasses
+
+    for name, value in parameters.items():
+        group, _, key = name.partition(".")
+        old = getattr(default, group, None)
+        if old is None or not hasattr(old, key):
+            raise GapzooError(f"SPEEDY has no parameter '{name}'; name it group.parameter")
+        default = dataclasses.replace(default, **{group: dataclasses.replace(old, **{key: value})})
+    return default
+
+
+def _climate(coords: Any) -> Any:
+    from jcm.forcing import ForcingData
+
+    path = boundary_file("clim/forcing.nc")
+    return ForcingData.from_file(path, coords=coords, align_mode="wrap_year")

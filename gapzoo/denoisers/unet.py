@@ -136,7 +136,8 @@ class UNet(Backbone):
         """See :meth:`Backbone.network`."""
         e = F.silu(self.embed(c_noise))
         x, skips = self._descend(self.stem(x), e)
-        for attention, block in map(tuple, self.middle):  # type: ignore[arg-type]
+        for pair in self.middle:
+            attention, block = pair.children()
             x = block(attention(x), e)
         x = self._ascend(x, skips, e)
         return self.head(F.silu(self.norm(x)))

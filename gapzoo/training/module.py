@@ -1,0 +1,176 @@
+"""One Lightning module for every backbone: the loss, the average, the steps.
+
+A batch is a dict with ``state`` (B,C,H,W) float32, normalised, and ``cond`` (B,K,H,W) (absent
+where K is 0). The noise of a step comes from (seed, step, batch, process) alone, so that a resumed
+run draws what an uninterrupted one would have drawn. The module has two denoisers: ``denoiser`` is
+trained, ``averaged`` is the running average of its weights; it validates, and it is what one keeps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from gapzoo.core import GapzooError, nearest
+from gapzoo.diffusion import SCHEDULES, DenoisingLoss, LossValue, PreconditionedDenoiser, Schedule
+from gapzoo.training.levels import LossByLevel
+from gapzoo.training.optimise import Optimisation, average, drop_condition, generator_for, seeded
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+class TrainedModule(lightning.LightningModule):
+    """What every trained network shares: optimiser, schedule, average, seeds.
+
+    Args:
+        optimisation: learning rates and averaging.
+        seed: seed of everything that training draws.
+    """
+
+    elapsed = 0.0
+    """Share of a time budget that is spent; kept by the time budget's callback."""
+
+    def __init__(self, optimisation: Optimisation | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.optimisation, self.seed = optimisation or Optimisation(), seed
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network whose weights move."""
+        raise NotImplementedError
+
+    @property
+    def kept(self) -> nn.Module:
+        """Its running average."""
+        raise NotImplementedError
+
+    @property
+    def done(self) -> float:
+        """Share of the budget of steps or minutes that is spent."""
+        limit = self.trainer.max_steps
+        return max(self.elapsed, self.trainer.global_step / limit if limit > 0 else 0.0)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, its rate set after every step."""
+        optimizer = self.optimisation.build(self.trained)
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.optimisation.factor(step, self.done)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then average."""
+        super().optimizer_step(*args, **kwargs)
+        average(self.kept, self.trained, self.trainer.global_step, self.optimisation.decay)
+
+    def keys(self, batch_index: int) -> tuple[object, ...]:
+        """What the random numbers of a training step depend on, beside the seed."""
+        return ("train", self.trainer.global_step, batch_index, self.global_rank)
+
+
+class DiffusionModule(TrainedModule):
+    """Train any backbone as a denoiser.
+
+    Args:
+        backbone: ``forward(x (B,C,H,W), c_noise (B,), cond | None) -> (B,C,H,W)``.
+        schedule: name of a noise schedule, or one.
+        loss: the loss; by default EDM's with ``sigma_data``.
+        sigma_data: standard deviation of the normalised states.
+        precision: ``bf16`` or ``fp32``, of the network alone.
+        cond_dropout: share of training samples whose condition is set to zero.
+        optimisation, seed: see :class:`TrainedModule`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        schedule: str | Schedule = "edm",
+        loss: DenoisingLoss | None = None,
+        sigma_data: float = 1.0,
+        precision: str = "bf16",
+        cond_dropout: float = 0.1,
+        optimisation: Optimisation | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(optimisation, seed)
+        if precision not in PRECISIONS:
+            raise GapzooError(f"precision '{precision}'; {nearest(precision, PRECISIONS)}")
+        noise = SCHEDULES.build(schedule) if isinstance(schedule, str) else schedule
+        self.loss = loss or DenoisingLoss(sigma_data=sigma_data)
+        self.denoiser = PreconditionedDenoiser(
+            backbone, noise, sigma_data, autocast=PRECISIONS[precision]
+        )
+        self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
+        self.cond_dropout = cond_dropout
+        self.train_levels, self.val_levels = LossByLevel(), LossByLevel()
+
+    @property
+    def trained(self) -> nn.Module:
+        """The denoiser whose weights move."""
+        return self.denoiser
+
+    @property
+    def kept(self) -> nn.Module:
+        """Its running average."""
+        return self.averaged
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The averaged backbone: what a checkpoint holds."""
+        return self.averaged.backbone
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Any:
+        """The averaged denoiser's posterior; see :class:`gapzoo.diffusion.Denoiser`."""
+        return self.averaged(x_t, t, **cond)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a batch, with the auxiliary loss of backbones that have one."""
+        keys = self.keys(batch_idx)
+        generator = generator_for(self.seed, *keys, device=self.device)
+        cond = batch.get("cond")
+        if cond is not None and self.cond_dropout:
+            cond = drop_condition(cond, self.cond_dropout, generator)
+        with seeded(self.seed, *keys, "layers", device=self.device):
+            value = self.loss(self.denoiser, batch["state"], generator, cond=cond)
+        self._log_training(value)
+        auxiliary = getattr(self.denoiser.backbone, "aux_loss", None)
+        return value.loss if auxiliary is None else value.loss + auxiliary()
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Loss of the averaged denoiser, with the same noise at every validation."""
+        keys = ("validate", batch_idx, self.global_rank)
+        generator = generator_for(self.seed, *keys, device=self.device)
+        state, cond = batch["state"], batch.get("cond")
+        self.val_levels.update(self.loss(self.averaged, state, generator, cond=cond))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation loss, overall and by noise level."""
+        self.log_dict({f"val/{k}": v for k, v in self.val_levels.compute().items()}, prog_bar=False)
+        self.val_levels.reset()
+
+    def _log_training(self, value: LossValue) -> None:
+        self.log("loss", value.loss, prog_bar=True, logger=False)
+        self.train_levels.update(value)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0:
+            levels = self.train_levels.compute()
+            self.log_dict({f"train/{k}": v for k, v in levels.items()}, on_step=True)
+            self.train_levels.reset()
+
+    def train(self, mode: bool = True) -> DiffusionModule:
+        """Set training mode; the average stays in evaluation mode."""
+        super().train(mode)
+        self.averaged.eval()
+        return self
+
+
+def new_backbone(seed: int, build: Any, **arguments: Any) -> nn.Module:
+    """Build a network whose initial weights depend on ``seed`` alone."""
+    with seeded(seed, "weights"):
+        return build(**arguments)

@@ -1,0 +1,110 @@
+"""Optimisation: AdamW under a warmed-up cosine, and the running average of the weights.
+
+With d in [0, 1] the share of the budget that is spent and n the steps done, the learning rate is
+
+    lr(n) = peak min(1, (n + 1) / warmup) (floor + (1 - floor) (1 + cos(pi d)) / 2).
+
+The average (Karras et al. 2024, arXiv 2312.02696, section 3, in its plain form) after step n is
+
+    w_bar <- w_bar + (1 - b) (w - w_bar),   b = min(decay, n / (n + 9)),
+
+so that the first steps, which are the worst, are soon forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gapzoo.core import GapzooError
+from gapzoo.core.random import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How weights are moved.
+
+    Args:
+        peak: highest learning rate.
+        warmup: steps until it is reached.
+        floor: last learning rate, as a share of the peak.
+        weight_decay: AdamW's, on matrices and kernels alone.
+        betas: AdamW's memory of gradients and of their squares.
+        decay: highest memory of the running average of the weights, a step.
+
+    Raises:
+        GapzooError: where a value is out of range.
+    """
+
+    peak: float = 1e-3
+    warmup: int = 200
+    floor: float = 0.01
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        checks = {
+            "peak": self.peak > 0,
+            "warmup": self.warmup >= 0,
+            "floor": 0 <= self.floor <= 1,
+            "weight_decay": self.weight_decay >= 0,
+            "decay": 0 <= self.decay < 1,
+        }
+        for name, fine in checks.items():
+            if not fine:
+                raise GapzooError(f"optimisation: {name} is {getattr(self, name)}, out of range")
+
+    def factor(self, step: int, done: float) -> float:
+        """Learning rate over its peak, after ``step`` steps and ``done`` of the budget."""
+        cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return warm * (self.floor + (1 - self.floor) * cosine)
+
+    def build(self, module: nn.Module) -> torch.optim.AdamW:
+        """AdamW over the parameters that are trained."""
+        trained = [p for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        groups = [g for g in groups if g["params"]]
+        return torch.optim.AdamW(groups, lr=self.peak, betas=self.betas, fused=True)
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, module: nn.Module, step: int, decay: float) -> None:
+    """Draw ``averaged`` towards ``module`` after step number ``step`` (1, 2, ...), in place."""
+    share = 1 - min(decay, step / (step + 9))
+    pairs = list(zip(averaged.parameters(), module.parameters(), strict=True))
+    torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], share)
+    for mean, buffer in zip(averaged.buffers(), module.buffers(), strict=True):
+        mean.copy_(buffer)
+
+
+@contextmanager
+def seeded(seed: int, *keys: object, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the layers that draw from torch's own stream (dropout, initial weights) for a while.
+
+    The stream is put back afterwards, so that nothing outside notices.
+    """
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(derive_seed(seed, *keys))
+        yield
+
+
+def generator_for(seed: int, *keys: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on ``device`` whose numbers depend on the seed and every key."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, *keys))
+
+
+def drop_condition(cond: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Set the condition (B,K,H,W) of a random ``share`` of the samples to zero."""
+    keep = torch.rand(len(cond), generator=generator, device=generator.device) >= share
+    return cond * keep.to(cond)[:, None, None, None]

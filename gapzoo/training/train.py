@@ -1,0 +1,97 @@
+"""The training loop: one Lightning Trainer for every module, its run folder, its resuming.
+
+A run folder holds ``last.ckpt`` (weights, average, optimiser, counters), ``metrics.csv`` and
+TensorBoard's events.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from gapzoo.core import GapzooError
+from gapzoo.training.callbacks import RunCheckpoint, Throughput, TimeBudget
+from gapzoo.training.runlog import RunLog
+
+
+def train(
+    module: lightning.LightningModule,
+    data: Any,
+    run_dir: str | Path,
+    *,
+    max_steps: int | None = None,
+    max_minutes: float | None = None,
+    resume: bool = False,
+    clip: float = 1.0,
+    validate_every: int | None = None,
+    validate_batches: int | float = 1.0,
+    checkpoint_minutes: float = 5.0,
+    checkpoint_steps: int | None = None,
+    log_every: int = 50,
+    callbacks: list[Callback] | None = None,
+    **trainer: Any,
+) -> lightning.Trainer:
+    """Train a module until its budget of steps or minutes is spent.
+
+    Args:
+        module: a denoiser or a forecaster.
+        data: a LightningDataModule, or an iterable of batches.
+        run_dir: the run folder, made where it is missing.
+        max_steps: budget of optimiser steps.
+        max_minutes: budget of wall-clock minutes, over all resumed parts.
+        resume: go on from the run folder's ``last.ckpt``.
+        clip: largest norm of the gradient.
+        validate_every: steps between validations, or None for one an epoch.
+        validate_batches: batches (or their share) of a validation.
+        checkpoint_minutes, checkpoint_steps: how often ``last.ckpt`` is written.
+        log_every: steps between rows of the logs.
+        callbacks: more callbacks.
+        trainer: arguments of ``lightning.Trainer``: devices, strategy, num_nodes, ...
+
+    Returns:
+        The Trainer, after fitting.
+
+    Raises:
+        GapzooError: without a budget, or where there is nothing to resume.
+    """
+    folder = Path(run_dir)
+    if max_steps is None and max_minutes is None:
+        raise GapzooError("no budget; give max_steps or max_minutes")
+    extra = [TimeBudget(max_minutes)] if max_minutes is not None else []
+    saver = RunCheckpoint(folder, checkpoint_minutes, checkpoint_steps)
+    every: dict[str, Any] = {}
+    if validate_every is not None:
+        every = {"val_check_interval": validate_every, "check_val_every_n_epoch": None}
+    options: dict[str, Any] = {
+        "max_steps": -1 if max_steps is None else max_steps,
+        "max_epochs": -1,
+        "gradient_clip_val": clip,
+        "limit_val_batches": validate_batches,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": log_every,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "logger": _loggers(folder),
+        "callbacks": [*extra, Throughput(), *(callbacks or []), saver],
+    }
+    loop = lightning.Trainer(**(options | every | trainer))
+    loop.fit(module, data, ckpt_path=_start(folder, resume), weights_only=True)
+    return loop
+
+
+def _loggers(folder: Path) -> list[Any]:
+    return [RunLog(folder), TensorBoardLogger(folder.parent, folder.name, version="")]
+
+
+def _start(folder: Path, resume: bool) -> Path | None:
+    last = folder / "last.ckpt"
+    if resume and not last.exists():
+        raise GapzooError(f"nothing to resume: {last} does not exist; start without resume")
+    if not resume and last.exists():
+        raise GapzooError(f"{last} exists; resume it, or choose another run folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return last if resume else None

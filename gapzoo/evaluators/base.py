@@ -37,7 +37,11 @@ class Evaluator(Metric):
     full_state_update = False
     statistics: ClassVar[tuple[str, ...]] = ()
     needs_climatology: ClassVar[bool] = False
+    climatology_axes: ClassVar[int] = 0
+    """Axes of the climatology between B and *E, such as the edges of categories."""
     least_members: ClassVar[int] = 1
+    counts_members: ClassVar[bool] = False
+    """Whether members are only compared with something, so that NaN would count as a value."""
     bins: ClassVar[tuple[str, ...]] = ()
     """Names of the axes that the metric adds behind *E, if any."""
 
@@ -79,11 +83,12 @@ class Evaluator(Metric):
         Raises:
             GapzooError: where shapes disagree, or the truth is NaN at a point that counts.
         """
-        self._require(forecast, climatology)
-        check_shapes(forecast, truth, climatology)
+        check_shapes(forecast, truth)
+        self._require(forecast, truth, climatology)
         weight = masked_weights(self.area.to(truth.device), truth, mask)
         check_finite("truth", truth, weight)
-        return self.sums(forecast, truth, weight, climatology)
+        found = self.sums(forecast, truth, weight, climatology)
+        return poisoned(found, forecast, weight) if self.counts_members else found
 
     def update(
         self,
@@ -105,13 +110,18 @@ class Evaluator(Metric):
             setattr(self, name, stored + value.sum(0).to(stored.device))
 
     def compute(self) -> Tensor:
-        """The score, float64, shaped as the kept axes *E (and the metric's own bins behind)."""
+        """The score, float64, shaped as the kept axes *E (and the metric's own bins behind).
+
+        torchmetrics drops the axes of a result of one number.
+        """
         return self.finish(means_of({n: getattr(self, n) for n in ("weight", *self.statistics)}))
 
-    def _require(self, forecast: Tensor, climatology: Tensor | None) -> None:
+    def _require(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> None:
         name = type(self).__name__
-        if self.needs_climatology and climatology is None:
-            raise GapzooError(f"{name} needs climatology=...; pass it to update()")
+        if self.needs_climatology:
+            if climatology is None:
+                raise GapzooError(f"{name} needs climatology=...; pass it to update()")
+            check_climatology(climatology, truth, self.climatology_axes)
         if forecast.shape[1] < self.least_members:
             raise GapzooError(
                 f"{name} needs at least {self.least_members} members, the forecast has "
@@ -136,6 +146,17 @@ def area_sum(field: Tensor, weight: Tensor) -> Tensor:
     if weight.ndim == 2:
         return field.flatten(-2).double() @ weight.flatten()
     return (field.double() * weight).sum((-2, -1))
+
+
+def poisoned(sums: Sums, forecast: Tensor, weight: Tensor) -> Sums:
+    """Statistics made NaN where a member is not finite at a point that counts."""
+    bad = ((~torch.isfinite(forecast)).any(1) & (weight > 0)).any(-1).any(-1)
+
+    def marked(value: Tensor) -> Tensor:
+        where = bad.reshape(bad.shape + (1,) * (value.ndim - bad.ndim))
+        return torch.where(where, torch.nan, value)
+
+    return {name: value if name == "weight" else marked(value) for name, value in sums.items()}
 
 
 def total_weight(weight: Tensor, truth: Tensor) -> Tensor:
@@ -178,8 +199,8 @@ def masked_weights(area: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
         ) from None
 
 
-def check_shapes(forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> None:
-    """Refuse a forecast that is not (B,M,*E,H,W) or a climatology unlike the truth (B,*E,H,W)."""
+def check_shapes(forecast: Tensor, truth: Tensor) -> None:
+    """Refuse a forecast that is not (B,M,*E,H,W) for a truth (B,*E,H,W)."""
     fits = forecast.ndim == truth.ndim + 1 and truth.ndim >= 3
     if not fits or forecast.shape[:1] + forecast.shape[2:] != truth.shape:
         raise GapzooError(
@@ -187,10 +208,15 @@ def check_shapes(forecast: Tensor, truth: Tensor, climatology: Tensor | None) ->
             f"{tuple(truth.shape)} the same without the members M; add an axis of one member "
             "to a deterministic forecast"
         )
-    if climatology is not None and climatology.shape[-2:] != truth.shape[-2:]:
+
+
+def check_climatology(climatology: Tensor, truth: Tensor, axes: int = 0) -> None:
+    """Refuse a climatology that is not (B,*E,H,W), with ``axes`` more behind B."""
+    shape = climatology.shape[:1] + climatology.shape[1 + axes :]
+    if climatology.ndim != truth.ndim + axes or shape != truth.shape:
         raise GapzooError(
-            f"climatology {tuple(climatology.shape)} and truth {tuple(truth.shape)} differ in "
-            "grid; regrid one of them"
+            f"climatology {tuple(climatology.shape)} does not fit the truth "
+            f"{tuple(truth.shape)}; give it at the same valid times, axes and grid"
         )
 
 

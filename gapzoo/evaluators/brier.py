@@ -1,0 +1,107 @@
+"""Brier score and reliability of the event that a threshold is reached.
+
+    o = [y >= c],  p = 1/M #{m : x_m >= c}
+    Brier = <(p - o)^2 - p (1 - p) / (M - 1)>   (fair, Ferro 2014)
+    Brier = <(p - o)^2>                         (biased, Brier 1950)
+
+Reliability (Murphy & Winkler 1977): cases are put in bins of p; each bin has the mean of p, the
+observed frequency of the event and its share of all cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gapzoo.core import GapzooError
+from gapzoo.evaluators import EVALUATORS
+from gapzoo.evaluators.base import Evaluator, Sums, area_sum, total_weight
+from gapzoo.evaluators.crps import Estimator, check_estimator
+
+
+def brier(p: Tensor, o: Tensor, members: int, estimator: Estimator = "fair") -> Tensor:
+    """Brier score at each point from the share p of members and the event o (bool)."""
+    score = (p - o.to(p.dtype)).square()
+    if estimator == "fair" and members > 1:
+        score = score - p * (1 - p) / (members - 1)
+    return score
+
+
+@EVALUATORS.register("brier")
+class Brier(Evaluator):
+    """Brier score by threshold, (*E,T); 0 is perfect.
+
+    Args:
+        thresholds: T values in units of the variable; the event is a value at or above one.
+        estimator: ``fair`` (the default) or ``biased``.
+    """
+
+    statistics: ClassVar[tuple[str, ...]] = ("brier",)
+    counts_members = True
+    bins: ClassVar[tuple[str, ...]] = ("threshold",)
+
+    def __init__(
+        self,
+        area_weights: Any,
+        *,
+        thresholds: Sequence[float],
+        region: Any = None,
+        estimator: Estimator = "fair",
+    ) -> None:
+        super().__init__(area_weights, region=region)
+        check_estimator(estimator)
+        if not len(thresholds):
+            raise GapzooError("thresholds is empty; give at least one value")
+        self.thresholds, self.estimator = [float(c) for c in thresholds], estimator
+
+    def sums(
+        self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
+    ) -> Sums:
+        """Statistics of each threshold, stacked behind the kept axes."""
+        each = [
+            self.event_sums((forecast >= c).float().mean(1), truth >= c, forecast.shape[1], weight)
+            for c in self.thresholds
+        ]
+        names, behind = each[0], truth.ndim - 2
+        found = {name: torch.stack([e[name] for e in each], behind) for name in names}
+        return {"weight": total_weight(weight, truth), **found}
+
+    def event_sums(self, p: Tensor, o: Tensor, members: int, weight: Tensor) -> Sums:
+        """Weighted sums of one event: (B,*E) each."""
+        return {"brier": area_sum(brier(p, o, members, self.estimator), weight)}
+
+
+@EVALUATORS.register("reliability")
+class Reliability(Brier):
+    """Reliability table (*E,T,10,3): mean forecast probability, observed frequency, share.
+
+    Bins are tenths of probability, the last one closed. An empty bin has NaN, NaN, 0.
+    """
+
+    statistics: ClassVar[tuple[str, ...]] = ("count", "probability", "event")
+    bins: ClassVar[tuple[str, ...]] = ("threshold", "probability_bin", "reliability")
+    size = 10
+
+    def event_sums(self, p: Tensor, o: Tensor, members: int, weight: Tensor) -> Sums:
+        """Weight, forecast probability and events by bin: (B,*E,10) each."""
+        share = weight.expand(p.shape).flatten(-2)
+        flat = p.double().flatten(-2)
+        which = (flat * self.size + 1e-6).long().clamp(max=self.size - 1)
+
+        def binned(value: Tensor) -> Tensor:
+            return value.new_zeros((*flat.shape[:-1], self.size)).scatter_add_(-1, which, value)
+
+        events = share * o.flatten(-2)
+        return {
+            "count": binned(share),
+            "probability": binned(share * flat),
+            "event": binned(events),
+        }
+
+    def finish(self, means: Mapping[str, Tensor]) -> Tensor:
+        """Means within each bin."""
+        count = means["count"]
+        return torch.stack([means["probability"] / count, means["event"] / count, count], -1)

@@ -202,7 +202,7 @@ class Archive:
         return np.asarray(self.root["static"][names.index(name)])  # type: ignore[index]
 
     def array(self, name: str) -> np.ndarray:
-        """A small array of the store: ``mean``, ``climatology``, ...; see gapzoo.data.statistics."""
+        """A small array of the store: ``mean``, ``climatology``, ...; see data.statistics."""
         if name not in self.root:
             raise GapzooError(f"{self.path} has no '{name}'; finish it with 'gapzoo build-data'")
         return np.asarray(self.root[name][...])  # type: ignore[index]
@@ -267,7 +267,7 @@ class _Reader:
         step = self.array[position] if mapped is None else self._view(*mapped, row)
         if step is None:
             raise GapzooError(
-                f"step {position} of {self.folder} was never written; go on with 'gapzoo build-data'"
+                f"step {position} of {self.folder} was never written; go on with build-data"
             )
         return step if channels is None else step[channels]
 

@@ -11,64 +11,16 @@ climatological spread of the day. Both are smooth over the turn of the year and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from gapzoo.core.climatology import evaluate, harmonics
 from gapzoo.data.archive import SHARD, Archive, write_array
 
 MEAN_HARMONICS = 4
 VARIANCE_HARMONICS = 2
-VARIANCE_FLOOR = 0.05
-"""The fitted variance of a day is at least this share of the year's mean variance."""
-
-
-def harmonics(times: pd.DatetimeIndex, count: int) -> np.ndarray:
-    """(T, 1 + 2 count) float64: 1, cos, sin, cos 2, sin 2, ... of the time of year."""
-    day = np.asarray(times.dayofyear - 1 + times.hour / 24 + times.minute / 1440, float)
-    phase = 2 * np.pi * day[:, None] * np.arange(1, count + 1) / 365.25
-    waves = np.stack([np.cos(phase), np.sin(phase)], -1).reshape(len(times), -1)
-    return np.concatenate([np.ones((len(times), 1)), waves], 1)
-
-
-@dataclass(frozen=True)
-class Climatology:
-    """Day-of-year mean and spread of every channel and grid point.
-
-    Args:
-        mean_coefficients: (1 + 2K, C, H, W) float32.
-        variance_coefficients: (1 + 2K', C, H, W) float32.
-    """
-
-    mean_coefficients: np.ndarray
-    variance_coefficients: np.ndarray
-
-    def mean(self, times: pd.DatetimeIndex) -> np.ndarray:
-        """(T, C, H, W) climatological mean, SI units."""
-        return _evaluate(self.mean_coefficients, times)
-
-    def std(self, times: pd.DatetimeIndex) -> np.ndarray:
-        """(T, C, H, W) climatological standard deviation of the day, SI units."""
-        floor = VARIANCE_FLOOR * self.variance_coefficients[0]
-        return np.sqrt(np.maximum(_evaluate(self.variance_coefficients, times), floor))
-
-    def select(self, channels: list[int]) -> Climatology:
-        """The same for some of the channels."""
-        return Climatology(
-            self.mean_coefficients[:, channels], self.variance_coefficients[:, channels]
-        )
-
-    @classmethod
-    def of(cls, archive: Archive) -> Climatology:
-        """The climatology stored in an archive."""
-        return cls(archive.array("climatology"), archive.array("climatology_variance"))
-
-
-def _evaluate(coefficients: np.ndarray, times: pd.DatetimeIndex) -> np.ndarray:
-    basis = harmonics(times, len(coefficients) // 2).astype(np.float32)
-    return np.tensordot(basis, coefficients, 1)
 
 
 class _Fit:
@@ -108,7 +60,8 @@ def compute(archive: Archive, start: str, end: str, progress=None) -> dict[str, 
 
     Returns:
         ``mean``, ``std``, ``diff_std`` (C,) area-weighted; ``climatology``,
-        ``climatology_variance`` as Climatology takes them.
+        ``climatology_variance`` as Climatology takes them; ``forcing_climatology`` and
+        ``forcing_std`` of the forcing channels.
     """
     positions = archive.indices(start, end)
     weights = archive.grid.area_weights[:, None] / np.prod(archive.grid.shape)
@@ -121,11 +74,22 @@ def compute(archive: Archive, start: str, end: str, progress=None) -> dict[str, 
     shape = (len(archive.channels), *archive.grid.shape)
     climatology = mean_fit.solve(shape)
     for part, states in _blocks(archive, positions):
-        anomaly = states - _evaluate(climatology, archive.times[part])
+        anomaly = states - evaluate(climatology, archive.times[part])
         variance_fit.add(archive.times[part], anomaly**2)
         _tell(progress, len(part))
     fitted = {"climatology": climatology, "climatology_variance": variance_fit.solve(shape)}
-    return {**sums.result(), **fitted}
+    return {**sums.result(), **fitted, **_forcing(archive, positions)}
+
+
+def _forcing(archive: Archive, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Climatology of the forcing and the spread of its anomalies, from every fourth step."""
+    some, fit = positions[::4], _Fit(MEAN_HARMONICS)
+    fields = archive.read("forcing", some)
+    fit.add(archive.times[some], fields)
+    climatology = fit.solve(fields.shape[1:])
+    anomaly = fields - evaluate(climatology, archive.times[some])
+    std = np.sqrt(np.square(anomaly, dtype=np.float64).mean((0, 2, 3)))
+    return {"forcing_climatology": climatology, "forcing_std": std}
 
 
 def _tell(progress, count: int) -> None:  # type: ignore[no-untyped-def]
@@ -171,6 +135,8 @@ _DIMS = {
     "diff_std": ("channel",),
     "climatology": ("harmonic", "channel", "latitude", "longitude"),
     "climatology_variance": ("variance_harmonic", "channel", "latitude", "longitude"),
+    "forcing_climatology": ("harmonic", "forcing_channel", "latitude", "longitude"),
+    "forcing_std": ("forcing_channel",),
 }
 
 

@@ -105,7 +105,7 @@ class SpeedySource:
         """Integrate a segment shard by shard from its last restart point."""
         restart = scratch / f"segment-{segment.number:04d}.npz"
         shard, run = self._resume(segment, restart)
-        for shard in range(shard, segment.last):  # noqa: PLR1704, B020
+        for shard in range(shard, segment.last):  # noqa: B020
             times = self.times[shard * SHARD : (shard + 1) * SHARD]
             # A frame is the state at its end, so the run starts one step before its first time.
             run, frames = self.model.advance(run, self._sst(times))

@@ -1,0 +1,253 @@
+"""From an archive to batches: the Lightning data module of every trainer here.
+
+Batch k of a run is a pure function of (seed, k): an item of the data set is a whole batch, so a
+resumed run sees the very batches that an uninterrupted one would, and with several processes each
+takes its rows of the same batch. Reading a batch costs a few milliseconds of mapped memory; there
+are no workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gapzoo.core import GapzooError
+from gapzoo.core.climatology import Climatology
+from gapzoo.core.random import derive_seed
+from gapzoo.core.world import World
+from gapzoo.data.archive import Archive
+
+Batch = dict[str, Tensor]
+
+
+def world_of(archive: Archive, variables: Sequence[str] | None = None) -> World:
+    """What a network must know of an archive.
+
+    Args:
+        archive: finished, with statistics.
+        variables: variables or channels to keep, in the archive's order; all where None.
+    """
+    channels = archive.channels.select(variables)
+    keep = [archive.channels.index(c) for c in channels]
+    names = archive.attributes["static_channels"]
+    climatology = Climatology(archive.array("climatology"), archive.array("climatology_variance"))
+    kept = ("sigma_edges", "license", "source", "arguments")
+    details = {k: v for k, v in archive.attributes.items() if k in kept}
+    return World(
+        name=str(archive.attributes.get("world", archive.path.stem)),
+        grid=archive.grid,
+        channels=channels,
+        hours=int(archive.step.total_seconds() // 3600),
+        climatology=climatology.select(keep),
+        diff_std=archive.array("diff_std")[keep],
+        forcing_channels=tuple(archive.forcing_channels),
+        forcing_climatology=archive.array("forcing_climatology"),
+        forcing_std=archive.array("forcing_std"),
+        static=np.stack([archive.static(n) for n in names]),
+        static_channels=tuple(names),
+        details={**details, "data_hash": archive.hash},
+    )
+
+
+class Reader:
+    """Normalised states and conditioning of an archive's steps.
+
+    Args:
+        archive: the store.
+        world: what normalises it; its channels must all be in the archive.
+    """
+
+    def __init__(self, archive: Archive, world: World) -> None:
+        if not archive.grid.matches(world.grid):
+            raise GapzooError(
+                f"{archive.path} has a grid of {archive.grid.shape}, {world.name} one of "
+                f"{world.grid.shape} or other points; build the data on that grid"
+            )
+        self.archive, self.world = archive, world
+        self._keep = [archive.channels.index(c) for c in world.channels]
+        whole = self._keep == list(range(len(archive.channels)))
+        self._channels = None if whole else self._keep
+
+    def physical(self, positions: np.ndarray) -> Tensor:
+        """(N, C, H, W) states in SI units."""
+        return torch.from_numpy(self.archive.read("state", positions, self._channels))
+
+    def state(self, positions: np.ndarray) -> Tensor:
+        """(N, C, H, W) normalised states."""
+        return self.world.normalise(self.physical(positions), self.archive.times[positions])
+
+    def forcing(self, positions: np.ndarray) -> np.ndarray:
+        """(N, F, H, W) forcing anomalies in SI units."""
+        fields = self.archive.read("forcing", positions)
+        return self.world.forcing_anomaly(fields, self.archive.times[positions])
+
+    def condition(self, positions: np.ndarray) -> Tensor:
+        """(N, K, H, W) conditioning."""
+        return self.world.condition(self.archive.times[positions], self.forcing(positions))
+
+
+class States(Dataset):
+    """Batches {state, cond} of single states."""
+
+    def __init__(self, reader: Reader, positions: np.ndarray) -> None:
+        self.reader, self.positions = reader, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: Any) -> Batch:
+        chosen = self.positions[np.atleast_1d(rows)]
+        return {"state": self.reader.state(chosen), "cond": self.reader.condition(chosen)}
+
+
+class Pairs(States):
+    """Batches {state, target, cond, hours}: a state and the one some hours later.
+
+    Args:
+        reader: of the archive.
+        positions: steps to start from.
+        hours: leads to draw from, each a multiple of the archive's step.
+        seed: of the leads.
+    """
+
+    def __init__(
+        self, reader: Reader, positions: np.ndarray, hours: Sequence[int], seed: int = 0
+    ) -> None:
+        step = reader.world.hours
+        if any(h % step or h <= 0 for h in hours):
+            raise GapzooError(f"leads {list(hours)} h; each must be a multiple of {step} h")
+        self.ahead, self.seed = np.array(sorted(hours)) // step, seed
+        last = min(len(reader.archive.times) - 1, int(positions.max()))
+        ends = np.minimum(positions + self.ahead[-1], last)
+        runs = reader.archive.runs
+        unbroken = (runs[positions] == runs[ends]) & (positions + self.ahead[-1] <= last)
+        super().__init__(reader, positions[unbroken])
+
+    def __getitem__(self, rows: Any) -> Batch:
+        rows = np.atleast_1d(rows)
+        draw = np.random.default_rng(derive_seed(self.seed, *rows[:4].tolist()))
+        ahead = draw.choice(self.ahead, len(rows))
+        start = self.positions[rows]
+        reader = self.reader
+        return {
+            "state": reader.state(start),
+            "target": reader.state(start + ahead),
+            "cond": reader.condition(start),
+            "hours": torch.from_numpy((ahead * reader.world.hours).astype(np.float32)),
+        }
+
+
+class EpochSampler(Sampler[np.ndarray]):
+    """``steps`` batches of row numbers an epoch, a function of (seed, epoch) alone.
+
+    Rows are drawn in passes over shuffled data; each of ``world`` processes takes its part of the
+    batch.
+    """
+
+    def __init__(
+        self, rows: int, batch: int, steps: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        if batch % world:
+            raise GapzooError(f"batch size {batch} does not divide by {world} devices")
+        self.rows, self.batch, self.steps, self.seed = rows, batch, steps, seed
+        self.rank, self.world, self.epoch = rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
+            yield self.batch_of(step)[self.rank :: self.world]
+
+    def batch_of(self, step: int) -> np.ndarray:
+        """(batch,) rows of global step ``step``."""
+        wanted = np.arange(step * self.batch, (step + 1) * self.batch)
+        out = np.empty(self.batch, np.int64)
+        for number in np.unique(wanted // self.rows):
+            here = wanted // self.rows == number
+            out[here] = self._pass(int(number))[wanted[here] % self.rows]
+        return out
+
+    def _pass(self, number: int) -> np.ndarray:
+        if getattr(self, "_last", (None,))[0] != number:
+            order = np.random.default_rng(derive_seed(self.seed, "pass", number))
+            self._last = number, order.permutation(self.rows)
+        return self._last[1]
+
+
+class ArchiveDataModule(lightning.LightningDataModule):
+    """Training and validation batches of an archive.
+
+    Args:
+        archive: folder of the store.
+        kind: ``states`` for a prior, ``pairs`` for a forecaster.
+        variables: variables or channels to learn; all where None.
+        train: first and last day.
+        validate: first and last day.
+        batch_size: of all devices together.
+        steps_per_epoch: batches until validation and a checkpoint.
+        validation_samples: evenly spread over the validation period.
+        hours: leads of ``pairs``.
+        seed: of the order of samples.
+        world: use this instead of the archive's own statistics (fine-tuning).
+    """
+
+    def __init__(
+        self,
+        archive: str,
+        *,
+        kind: str = "states",
+        variables: Sequence[str] | None = None,
+        train: tuple[str, str] = ("1979-01-01", "2003-12-31"),
+        validate: tuple[str, str] = ("2004-01-01", "2005-12-31"),
+        batch_size: int = 32,
+        steps_per_epoch: int = 500,
+        validation_samples: int = 256,
+        hours: Sequence[int] = (6, 12, 18, 24),
+        seed: int = 0,
+        world: World | None = None,
+    ) -> None:
+        super().__init__()
+        if kind not in ("states", "pairs"):
+            raise GapzooError(f"data kind '{kind}'; it is 'states' or 'pairs'")
+        self.archive = Archive(archive)
+        self.world = world or world_of(self.archive, variables)
+        self.kind, self.hours, self.seed = kind, hours, seed
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.validation_samples = validation_samples
+        self.periods = {"train": train, "validate": validate}
+        self.world.details["train"] = list(train)
+
+    def dataset(self, period: str) -> States:
+        """The data set of ``train`` or ``validate``."""
+        positions = self.archive.indices(*self.periods[period])
+        reader = Reader(self.archive, self.world)
+        if self.kind == "pairs":
+            return Pairs(reader, positions, self.hours, self.seed)
+        return States(reader, positions)
+
+    def train_dataloader(self) -> DataLoader:
+        """``steps_per_epoch`` batches an epoch."""
+        data = self.dataset("train")
+        rank, size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = EpochSampler(
+            len(data), self.batch_size, self.steps_per_epoch, self.seed, rank, size
+        )
+        return DataLoader(data, batch_size=None, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        """The same evenly spread samples every time."""
+        data = self.dataset("validate")
+        rows = np.linspace(0, len(data) - 1, min(self.validation_samples, len(data))).astype(int)
+        batches = np.array_split(rows, max(1, len(rows) // self.batch_size))
+        return DataLoader(data, batch_size=None, sampler=list(batches))  # type: ignore[arg-type]

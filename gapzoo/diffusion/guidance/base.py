@@ -1,0 +1,127 @@
+"""Guidance: what every method shares.
+
+With the likelihood of a Gaussian constraint, the posterior mean given x_t and y is
+
+    E[x | x_t, y] = x_hat + V H^T s,      V = Cov[x | x_t] = (sigma^2 / alpha) d x_hat / d x_t
+
+(Tweedie's second-order formula), where methods differ in the weights s = S^-1 (y - A(x_hat)) alone:
+in the covariance S that they take for y - A(x_hat). V acts through a vector-Jacobian product of the
+network, whose forward graph is built once and reused; V is symmetric, so none other is needed.
+
+Wrapping a guided denoiser multiplies likelihoods. Where method and options agree the constraints
+are stacked and solved for at once. Where they don't, the outer method differentiates the inner
+result with S and V held fixed: ``d(x_hat + V H^T s) = (1 - V H^T S^-1 H) d x_hat``, which is exact
+for a Gaussian prior.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapzoo.core import GapzooError
+from gapzoo.diffusion.denoiser import Denoiser, Posterior
+from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Stack
+
+
+class Problem(Stack):
+    """The linear problem of one denoiser call: stacked constraints, V and the noise level."""
+
+    def __init__(
+        self,
+        constraints: Sequence[GaussianConstraint],
+        x_hat: Tensor,
+        x_t: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+    ) -> None:
+        super().__init__([c.linearise(x_hat) for c in constraints])
+        self.ratio = sigma / alpha
+        self._x_hat, self._x_t, self._scale = x_hat, x_t, sigma**2 / alpha
+
+    def covariance(self, v: Tensor) -> Tensor:
+        """``V v``: (B,C,H,W) -> (B,C,H,W), one backward pass."""
+        product = torch.autograd.grad(self._x_hat, self._x_t, v, retain_graph=True)[0]
+        return self._scale * product
+
+    def projected(self, s: Tensor) -> Tensor:
+        """``(R + H V H^T) s``: (B,N) -> (B,N)."""
+        noise = self.filter(s, lambda r: r)
+        return noise + self.forward(self.covariance(self.adjoint(s)))
+
+
+class Guidance(Denoiser):
+    """A denoiser under constraints. A method overrides ``weights`` alone.
+
+    Args:
+        denoiser: the prior, or a guided denoiser.
+        constraints: one or several.
+    """
+
+    options: tuple[Any, ...] = ()
+    """What must agree for two guidances of one class to be merged."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        constraints: GaussianConstraint | Sequence[GaussianConstraint],
+    ) -> None:
+        super().__init__()
+        single = isinstance(constraints, GaussianConstraint)
+        self.constraints: list[GaussianConstraint]
+        self.constraints = [constraints] if single else list(constraints)  # type: ignore[list-item,arg-type]
+        if not self.constraints:
+            raise GapzooError("no constraint given; sample the prior itself without guidance")
+        self.schedule, self.start = denoiser.schedule, denoiser.start
+        self.denoiser = denoiser
+
+    @abc.abstractmethod
+    def weights(self, problem: Problem, d: Tensor) -> Tensor:
+        """``S^-1 d``: weights s (B,N) of innovations d (B,N)."""
+
+    def flattened(self) -> tuple[Denoiser, list[GaussianConstraint]]:
+        """The innermost denoiser and the constraints of all like guidances around it."""
+        inner = self.denoiser
+        if type(inner) is type(self) and inner.options == self.options:
+            base, constraints = inner.flattened()
+            return base, constraints + self.constraints
+        return inner, self.constraints
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Posterior:
+        """Guided posterior mean; x_t (B,C,H,W), t () or (B,)."""
+        outer = torch.is_grad_enabled() and x_t.requires_grad
+        base, constraints = self.flattened()
+        with torch.enable_grad():
+            x_t = x_t if outer else x_t.detach().requires_grad_()
+            x_hat = base(x_t, t, **cond).mean
+        problem = Problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t))
+        with torch.no_grad():
+            s = self.weights(problem, problem.innovation)
+            shift = problem.covariance(problem.adjoint(s))
+        if not outer:
+            return Posterior(x_hat.detach() + shift)
+        return Posterior(_Shifted.apply(x_hat, shift, lambda w: self._pull(problem, w)))
+
+    def _pull(self, problem: Problem, w: Tensor) -> Tensor:
+        """Gradient with respect to x_hat: ``w - H^T S^-1 H V w``."""
+        s = self.weights(problem, problem.forward(problem.covariance(w)))
+        return w - problem.adjoint(s)
+
+
+class _Shifted(torch.autograd.Function):
+    """``x_hat + shift`` with a given gradient."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x_hat: Tensor, shift: Tensor, pull: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        ctx.pull = pull
+        return x_hat + shift
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return ctx.pull(w), None, None

@@ -1,0 +1,64 @@
+"""Moment-matching posterior sampling (Rozet et al. 2024, arXiv 2405.13712, algorithm 3).
+
+    S = R + H V H^T,   V = (sigma^2 / alpha) d x_hat / d x_t
+
+solved by a few Krylov iterations, one backward pass each. Exact for Gaussian priors and linear
+operators, given enough iterations. GMRES is the default: the Jacobian of a trained network is only
+about symmetric, which conjugate gradients don't forgive.
+
+With a forecast of the whole state, or a ``climatology``, the solver is preconditioned (see
+``precondition``), because the spectrum of a field spans orders of magnitude and three plain
+iterations would resolve its largest scales alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from gapzoo.core import GapzooError, nearest
+from gapzoo.diffusion.covariance import CovarianceOperator
+from gapzoo.diffusion.denoiser import Denoiser
+from gapzoo.diffusion.guidance import GUIDANCE
+from gapzoo.diffusion.guidance.base import Guidance, Problem
+from gapzoo.diffusion.guidance.constraint import GaussianConstraint
+from gapzoo.diffusion.guidance.precondition import Preconditioner
+from gapzoo.diffusion.krylov import SOLVERS
+
+
+@GUIDANCE.register("mmps")
+class MMPS(Guidance):
+    """Guidance with the network's own posterior covariance.
+
+    Args:
+        denoiser: the prior, or a guided denoiser.
+        constraints: one or several; several are solved for at once.
+        iterations: Krylov iterations.
+        solver: ``gmres`` or ``cg``.
+        climatology: covariance of the states, for the preconditioner alone; in the basis of the
+            forecast's covariance where there is a forecast.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        constraints: GaussianConstraint | Sequence[GaussianConstraint],
+        iterations: int = 3,
+        solver: str = "gmres",
+        climatology: CovarianceOperator | None = None,
+    ) -> None:
+        super().__init__(denoiser, constraints)
+        if solver not in SOLVERS:
+            raise GapzooError(f"no Krylov solver '{solver}'; {nearest(solver, SOLVERS)}")
+        if iterations < 1:
+            raise GapzooError(f"iterations is {iterations}; MMPS takes at least 1")
+        self.iterations, self.solver, self.climatology = iterations, solver, climatology
+        self.options = (iterations, solver, id(climatology))
+
+    def weights(self, problem: Problem, d: Tensor) -> Tensor:
+        """``(R + H V H^T)^-1 d`` by Krylov iterations."""
+        precondition = None
+        if self.climatology is not None or any(part.identity for part in problem.parts):
+            precondition = Preconditioner(problem, problem.ratio, self.climatology)
+        return SOLVERS[self.solver](problem.projected, d, self.iterations, precondition)

@@ -1,0 +1,154 @@
+"""The one idea: a prior under constraints is a posterior, and both are denoisers.
+
+    posterior = Prior(denoiser).given(observations=..., forecast=..., forcing=...)
+    ensemble = SAMPLERS.build("heun", denoiser=posterior)(shape=..., generator=...)
+
+A forecast constrains in one of two forms, never in both (it would count twice):
+
+- RenoisedForecast: sampling starts from ``x_t = alpha f + sigma z`` at the level ``start_sigma``
+  instead of pure noise; the forecast's scales above the noise survive, the prior redraws the rest.
+- GaussianForecast: ``f ~ N(x, P)``, a constraint like any other, for the whole state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapzoo.core import GapzooError
+from gapzoo.diffusion.covariance import CovarianceOperator
+from gapzoo.diffusion.denoiser import Denoiser, Posterior
+from gapzoo.diffusion.guidance import GUIDANCE, GaussianConstraint, Identity
+
+Constraints = GaussianConstraint | Sequence[GaussianConstraint]
+
+
+@dataclass(frozen=True)
+class RenoisedForecast:
+    """Partial re-noising (Meng et al. 2022, arXiv 2108.01073).
+
+    Args:
+        state: (B or 1,C,H,W) normalised forecast.
+        start_sigma: noise-to-signal ratio at which sampling starts.
+    """
+
+    state: Tensor
+    start_sigma: float
+
+    def __post_init__(self) -> None:
+        _finite(self.state)
+        if self.start_sigma <= 0:
+            raise GapzooError(f"start_sigma is {self.start_sigma:g}; it must be positive")
+
+
+@dataclass(frozen=True)
+class GaussianForecast:
+    """A forecast with Gaussian errors.
+
+    Args:
+        mean: (B or 1,C,H,W) normalised forecast.
+        covariance: of its errors: an operator, or a variance that broadcasts to (B,C,H,W).
+    """
+
+    mean: Tensor
+    covariance: float | Tensor | CovarianceOperator
+
+    def __post_init__(self) -> None:
+        _finite(self.mean)
+
+    def constraint(self) -> GaussianConstraint:
+        """The forecast as an observation of the whole state."""
+        return GaussianConstraint(Identity(), self.mean, self.covariance)
+
+
+Forecast = RenoisedForecast | GaussianForecast
+
+
+class Conditioned(Denoiser):
+    """A denoiser with its conditioning bound, and where sampling starts.
+
+    Args:
+        denoiser: the prior.
+        cond: (B or 1,K,H,W) forcing and static fields, or None.
+        start: a state and the time to which it is re-noised, or None.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        cond: Tensor | None = None,
+        start: tuple[Tensor, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.schedule, self.cond = denoiser, denoiser.schedule, cond
+        self.start = start if start is not None else denoiser.start
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Posterior:
+        """The denoiser's posterior; ``cond=`` given here takes precedence."""
+        return self.denoiser(x_t, t, **{"cond": self.cond, **cond})
+
+
+class Prior:
+    """The distribution of states that a denoiser has learned.
+
+    Args:
+        denoiser: trained, in evaluation mode.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+
+    def given(
+        self,
+        observations: Constraints | None = None,
+        forecast: Forecast | None = None,
+        forcing: Tensor | None = None,
+        guidance: str = "mmps",
+        **options: Any,
+    ) -> Denoiser:
+        """The prior under constraints: a denoiser that any sampler draws from.
+
+        Args:
+            observations: one constraint or several.
+            forecast: in one form.
+            forcing: (B or 1,K,H,W) conditioning of the denoiser.
+            guidance: name of the method.
+            options: its arguments, such as ``iterations`` or ``gamma``.
+
+        Raises:
+            GapzooError: for a forecast in two forms, an unknown method or option.
+        """
+        if isinstance(forecast, list | tuple):
+            raise GapzooError("the forecast is given in several forms; it would count twice")
+        if not isinstance(forecast, Forecast | None):
+            kind = type(forecast).__name__
+            raise GapzooError(f"forecast is a {kind}; give a RenoisedForecast or GaussianForecast")
+        single = isinstance(observations, GaussianConstraint)
+        constraints: list[Any] = [observations] if single else list(observations or ())  # type: ignore[arg-type]
+        if isinstance(forecast, GaussianForecast):
+            if any(isinstance(c.operator, Identity) for c in constraints):
+                raise GapzooError("a whole-state constraint is given besides the forecast")
+            constraints.append(forecast.constraint())
+        bound = Conditioned(self.denoiser, forcing, self._start(forecast))
+        if not constraints:
+            return bound
+        return GUIDANCE.build(guidance, denoiser=bound, constraints=constraints, **options)
+
+    def _start(self, forecast: Forecast | None) -> tuple[Tensor, float] | None:
+        if not isinstance(forecast, RenoisedForecast):
+            return None
+        level = torch.tensor(forecast.start_sigma, dtype=torch.float64)
+        t = float(self.denoiser.schedule.t_of_sigma(level))
+        if t > 1 + 1e-9:
+            raise GapzooError(f"start_sigma {float(level):g} is above the schedule's highest level")
+        return forecast.state, min(t, 1.0)
+
+
+def _finite(state: Tensor) -> None:
+    if state.ndim != 4 or not torch.isfinite(state).all():
+        shape = tuple(state.shape)
+        raise GapzooError(f"forecast state {shape} must be (B,C,H,W) and finite")

@@ -1,0 +1,126 @@
+"""The command line: each command is a plain function; bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gapzoo.core import GapzooError
+
+CONSOLE = Console()
+ERRORS = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def build_data(args: argparse.Namespace) -> None:
+    """Fill an archive from a source."""
+    from gapzoo.data.build import Build
+
+    arguments = {k: v for k, v in vars(args).items() if k in _SPEEDY and v is not None}
+    archive = Build("speedy", arguments, args.output, tuple(args.train)).run(args.workers)
+    CONSOLE.print(
+        f"{args.output}: {len(archive.times)} steps of {len(archive.channels)} channels, "
+        f"{archive.times[0]:%Y-%m-%d} to {archive.times[-1]:%Y-%m-%d}, hash {archive.hash}"
+    )
+
+
+_SPEEDY = ("truncation", "start", "end", "hours", "seed", "spin_up_days", "sst", "sst_offset")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train by a recipe, or go on with a run."""
+    from gapzoo import fit, recipe
+
+    if args.resume:
+        wanted, run = fit.read_run(args.resume), args.resume
+    elif args.recipe:
+        wanted = recipe.load(args.recipe, args.changes)
+        run = args.run or Path("runs") / wanted.name
+    else:
+        raise GapzooError("nothing to train; give a recipe, or --resume RUN")
+    output = args.output or Path("checkpoints") / wanted.name
+    done = fit.fit(wanted, run, output, resume=bool(args.resume))
+    CONSOLE.print(f"checkpoint written to {done}")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Validate a recipe without training."""
+    from gapzoo import fit, recipe
+
+    wanted = recipe.load(args.recipe, args.changes)
+    data = fit.data_of(wanted)
+    module = fit.module_of(wanted, data.world)
+    count = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    CONSOLE.print(
+        f"{wanted.name}: {wanted.model}, {count:,} parameters, {len(data.world.channels)} channels "
+        f"of {data.world.name}; weights, average and optimiser take {count * 16 / 1e6:.0f} MB"
+    )
+
+
+def show(args: argparse.Namespace) -> None:
+    """List what is registered."""
+    from gapzoo.listing import registries
+
+    for kind, names in registries(args.pattern).items():
+        CONSOLE.print(f"[bold]{kind}[/bold]: {', '.join(names)}")
+
+
+def _command(commands: Any, name: str, run: Callable[..., None]) -> argparse.ArgumentParser:
+    text = (run.__doc__ or "").splitlines()[0]
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run_command=run)
+    return parser
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser("gapzoo", description="Generative assimilation and prediction")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    data = _command(commands, "build-data", build_data)
+    data.add_argument("--output", type=Path, default=Path("archives/speedy-t21.zarr"))
+    data.add_argument("--truncation", type=int, choices=(21, 31), help="21 (64x32) or 31 (96x48)")
+    data.add_argument("--start", help="first day (1979-01-01)")
+    data.add_argument("--end", help="last day (2013-12-31)")
+    data.add_argument("--hours", type=int, help="time between steps (6)")
+    data.add_argument("--seed", type=int, help="another seed is another realisation (0)")
+    data.add_argument("--spin-up-days", type=int, help="thrown away at each start (90)")
+    data.add_argument("--sst", choices=("observed", "climatology"))
+    data.add_argument("--sst-offset", type=float, help="K added to the sea surface")
+    data.add_argument("--train", nargs=2, default=("1979-01-01", "2003-12-31"))
+    data.add_argument("--workers", type=int, help="processes, one pinned to a core")
+    run = _command(commands, "train", train)
+    run.add_argument("recipe", nargs="?", type=Path)
+    run.add_argument("changes", nargs="*", help="key=value")
+    run.add_argument("--run", type=Path, help="run folder (runs/NAME)")
+    run.add_argument("--output", type=Path, help="checkpoint folder (checkpoints/NAME)")
+    run.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+    verify = _command(commands, "check", check)
+    verify.add_argument("recipe", type=Path)
+    verify.add_argument("changes", nargs="*", help="key=value")
+    listing = _command(commands, "list", show)
+    listing.add_argument("pattern", nargs="?", default="*")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the return value is the exit code."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    args = parser().parse_args(arguments)
+    try:
+        args.run_command(args)
+    except GapzooError as error:
+        ERRORS.print(f"gapzoo: {error}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        ERRORS.print("gapzoo: stopped; what was written is kept, and the command can go on")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""From a recipe to a checkpoint: build the data and the module, train, save, write the card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gapzoo import checkpoint
+from gapzoo.core import GapzooError
+from gapzoo.core.world import World
+from gapzoo.data.module import ArchiveDataModule
+from gapzoo.diffusion import SCHEDULES, DenoisingLoss
+from gapzoo.recipe import Recipe, dump
+from gapzoo.training import Optimisation, train
+from gapzoo.training.denoisers import ZooDenoiser
+from gapzoo.training.module import TrainedModule
+
+
+def data_of(recipe: Recipe) -> ArchiveDataModule:
+    """The data module that a recipe names."""
+    return ArchiveDataModule(
+        recipe.archive,
+        kind="states" if recipe.kind == "prior" else "pairs",
+        variables=recipe.variables or None,
+        train=(recipe.train[0], recipe.train[1]),
+        validate=(recipe.validate[0], recipe.validate[1]),
+        batch_size=recipe.batch_size,
+        steps_per_epoch=recipe.steps_per_epoch,
+        validation_samples=recipe.validation_samples,
+        hours=recipe.hours,
+        seed=recipe.seed,
+    )
+
+
+def module_of(recipe: Recipe, world: World) -> TrainedModule:
+    """The Lightning module that a recipe names, for a world."""
+    channels, cond_channels = len(world.channels), world.cond_channels
+    common: dict[str, Any] = {
+        "channels": channels,
+        "cond_channels": cond_channels,
+        "architecture": dict(recipe.model_options),
+        "precision": recipe.precision,
+        "optimisation": Optimisation(
+            peak=recipe.learning_rate,
+            warmup=recipe.warmup,
+            weight_decay=recipe.weight_decay,
+            decay=recipe.ema_decay,
+        ),
+        "seed": recipe.seed,
+    }
+    if recipe.kind == "forecaster":
+        return _forecaster(recipe, world, common)
+    return ZooDenoiser(
+        recipe.model,
+        schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
+        loss=DenoisingLoss(mean=recipe.noise_mean, std=recipe.noise_std, **_weights(world)),
+        cond_dropout=recipe.cond_dropout,
+        **common,
+    )
+
+
+def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> TrainedModule:
+    from gapzoo.training.convcast import ConvCast
+
+    change = torch.from_numpy(world.diff_std)[:, None, None] / world.std
+    return ConvCast(recipe.model, change=change, **_weights(world), **common)
+
+
+def _weights(world: World) -> dict[str, torch.Tensor]:
+    """Area weights, and point weights that bring whitened errors half-way back to SI units."""
+    spread = torch.from_numpy(world.spread)[:, None, None]
+    area = torch.from_numpy(world.grid.area_weights).float()
+    return {"area_weights": area, "point_weights": (world.std / spread).float()}
+
+
+def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Path:
+    """Train by a recipe and save the checkpoint.
+
+    Args:
+        recipe: what to train.
+        run: run folder: resolved recipe, versions, logs, ``last.ckpt``.
+        output: folder of the checkpoint.
+        resume: go on from the run's ``last.ckpt``.
+    """
+    data = data_of(recipe)
+    module = module_of(recipe, data.world)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.yaml").write_text(dump(recipe))
+    started = time.monotonic()
+    trainer = train(
+        module,
+        data,
+        run,
+        max_steps=recipe.max_steps,
+        max_minutes=recipe.max_minutes,
+        resume=resume,
+        clip=recipe.clip,
+        devices=recipe.devices,
+        num_nodes=recipe.num_nodes,
+        strategy=recipe.strategy,
+        accelerator=recipe.accelerator,
+        use_distributed_sampler=False,
+    )
+    spent = {"minutes of the last part": round((time.monotonic() - started) / 60, 1)}
+    return save(recipe, module, data.world, output, trainer.global_step, spent)
+
+
+def save(
+    recipe: Recipe,
+    module: TrainedModule,
+    world: World,
+    output: Path,
+    steps: int,
+    spent: dict[str, Any],
+) -> Path:
+    """Save a trained module's averaged network as a checkpoint."""
+    network = module.backbone  # type: ignore[attr-defined]
+    parameters = sum(p.numel() for p in network.parameters())
+    training = {
+        "parameters": f"{parameters:,}",
+        "steps": steps,
+        "samples": f"{steps * recipe.batch_size:,}",
+        **spent,
+        "command": f"gapzoo train recipes/{recipe.name}.yaml",
+        **versions(),
+    }
+    details = {
+        "model": recipe.model,
+        "arguments": module.arguments,  # type: ignore[attr-defined]
+        "schedule": recipe.schedule,
+        "schedule_options": dict(recipe.schedule_options),
+        "precision": recipe.precision,
+        "training": training,
+        "license": "Apache-2.0",
+        "notes": recipe.notes,
+    }
+    made = checkpoint.Checkpoint(recipe.name, recipe.kind, network, world, details)
+    return checkpoint.save(output, made, dump(recipe))
+
+
+def versions() -> dict[str, str]:
+    """Device, date, git commit and the packages that matter."""
+    packages = ("gapzoo", "torch", "lightning", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return {
+        "device": device,
+        "date": str(np.datetime64("today")),
+        "git commit": _commit(),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+    }
+
+
+def _processor() -> str:
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"CPU, {names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def read_run(run: Path) -> Recipe:
+    """The recipe of a run folder, for resuming it."""
+    from gapzoo.recipe import load
+
+    if not (run / "recipe.yaml").exists():
+        raise GapzooError(f"{run} is no run folder: it has no recipe.yaml; start with a recipe")
+    return load(run / "recipe.yaml")

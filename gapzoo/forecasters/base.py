@@ -1,0 +1,55 @@
+"""The contract of everything that carries a state forward."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core.world import World
+
+
+class Forecaster(ABC):
+    """Carries normalised states of a world forward in time.
+
+    Args:
+        world: what the states are anomalies of.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @abstractmethod
+    def step(
+        self,
+        state: Tensor,
+        time: pd.Timestamp,
+        hours: int,
+        forcing: np.ndarray | None = None,
+        generator: MemberGenerator | None = None,
+    ) -> Tensor:
+        """The states some hours later.
+
+        Args:
+            state: (M, C, H, W) normalised states, all valid at ``time``.
+            time: their valid time.
+            hours: how far to go, positive.
+            forcing: (F, H, W) forcing anomalies in SI units at ``time``; None is climatology.
+            generator: for stochastic forecasters.
+
+        Returns:
+            (M, C, H, W) normalised at ``time + hours``.
+        """
+
+    def check(self, state: Tensor, hours: int) -> None:
+        """Refuse a lead or a state that no forecaster takes."""
+        if hours <= 0:
+            raise GapzooError(f"a forecast of {hours} h; give a positive lead")
+        if tuple(state.shape[1:]) != self.world.shape:
+            raise GapzooError(
+                f"state of shape {tuple(state.shape)}; {self.world.name} has (members, "
+                f"channels, latitude, longitude) = (M, {', '.join(map(str, self.world.shape))})"
+            )

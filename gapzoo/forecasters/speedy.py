@@ -1,0 +1,66 @@
+"""SPEEDY as a forecaster: the true model of the default world, and the LETKF's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core.climatology import evaluate
+from gapzoo.core.world import World
+from gapzoo.forecasters import FORECASTERS
+from gapzoo.forecasters.base import Forecaster
+from gapzoo.speedy.model import SpeedyModel
+
+TRUNCATIONS = {(32, 64): 21, (48, 96): 31}
+
+
+@FORECASTERS.register("speedy")
+class Speedy(Forecaster):
+    """Integrates each member with SPEEDY.
+
+    Args:
+        world: its channels must begin with SPEEDY's prognostic ones.
+        hours: length of one integration; leads are multiples of it.
+        parameters: changed physics, for forecasts with model error.
+    """
+
+    def __init__(
+        self, world: World, *, hours: int = 6, parameters: dict[str, float] | None = None
+    ) -> None:
+        super().__init__(world)
+        if world.grid.shape not in TRUNCATIONS:
+            raise GapzooError(f"SPEEDY has no grid of {world.grid.shape}; one of {TRUNCATIONS}")
+        truncation = TRUNCATIONS[world.grid.shape]
+        self.model = SpeedyModel(truncation, hours=hours, parameters=parameters)
+        wanted = self.model.channels.labels[: self.model.prognostic]
+        if world.channels.labels[: len(wanted)] != wanted:
+            raise GapzooError(f"SPEEDY needs the channels {wanted[0]} ... {wanted[-1]} first")
+
+    def step(
+        self,
+        state: Tensor,
+        time: pd.Timestamp,
+        hours: int,
+        forcing: np.ndarray | None = None,
+        generator: MemberGenerator | None = None,
+    ) -> Tensor:
+        """See Forecaster; SST is the world's climatology plus ``forcing[0]``, held."""
+        self.check(state, hours)
+        if hours % self.model.hours:
+            raise GapzooError(f"a lead of {hours} h; SPEEDY here steps {self.model.hours} h")
+        leads = range(self.model.hours, hours + 1, self.model.hours)
+        times = time + pd.to_timedelta(list(leads), unit="h")
+        sst = evaluate(self.world.forcing_climatology, times)[:, 0]
+        if forcing is not None:
+            sst = sst + forcing[:1]
+        start = pd.DatetimeIndex([time])
+        physical = self.world.denormalise(state[None], start)[0].double().cpu().numpy()
+        ends = np.stack([self._one(member, time, sst) for member in physical])
+        return self.world.normalise(torch.from_numpy(ends)[None], times[-1:])[0].to(state)
+
+    def _one(self, member: np.ndarray, time: pd.Timestamp, sst: np.ndarray) -> np.ndarray:
+        _, frames = self.model.advance(self.model.restart(member, time), sst)
+        return frames[-1, : len(self.world.channels)]

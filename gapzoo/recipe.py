@@ -1,0 +1,144 @@
+"""Recipes: flat, typed YAML files that say how a model is trained.
+
+A recipe may name a ``base:`` recipe beside it and is then what it changes of it; the command line
+changes single keys with ``key=value``. Unknown keys and wrong types are refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from gapzoo.core import GapzooError, nearest
+
+KINDS = ("prior", "forecaster")
+
+
+@dataclass
+class Recipe:
+    """How one model is trained.
+
+    Args:
+        name: of the checkpoint, ``architecture.tag``.
+        kind: ``prior`` (a denoiser of states) or ``forecaster`` (a network that steps them).
+        model: registered name of the backbone.
+        model_options: its arguments, where they differ from that name's own.
+        archive: folder of the data.
+        variables: variables or channels to learn; all of the archive where empty.
+        train, validate: first and last day of each period.
+        hours: leads that a forecaster learns.
+        batch_size: samples a step, of all devices together.
+        steps_per_epoch: steps between validations.
+        validation_samples: samples of a validation.
+        max_steps, max_minutes: the budget; one of them, or whichever ends first.
+        learning_rate, warmup, weight_decay, ema_decay: see ``Optimisation``.
+        clip: largest norm of the gradient.
+        precision: ``bf16`` or ``fp32``, inside the network alone.
+        schedule, schedule_options: the noise schedule and its arguments.
+        noise_mean, noise_std: of the log-normal noise levels that training draws.
+        cond_dropout: share of samples trained without conditioning.
+        devices, num_nodes, strategy, accelerator: as Lightning's Trainer takes them.
+        seed: of weights, order, noise.
+        notes: for the card.
+    """
+
+    name: str = "unnamed"
+    kind: str = "prior"
+    model: str = "unet_small"
+    model_options: dict[str, Any] = field(default_factory=dict)
+    archive: str = "archives/speedy-t21.zarr"
+    variables: list[str] = field(default_factory=list)
+    train: list[str] = field(default_factory=lambda: ["1979-01-01", "2003-12-31"])
+    validate: list[str] = field(default_factory=lambda: ["2004-01-01", "2005-12-31"])
+    hours: list[int] = field(default_factory=lambda: [6, 12, 18, 24])
+    batch_size: int = 32
+    steps_per_epoch: int = 500
+    validation_samples: int = 256
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    clip: float = 1.0
+    precision: str = "bf16"
+    schedule: str = "edm"
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    noise_mean: float = 0.0
+    noise_std: float = 1.5
+    cond_dropout: float = 0.1
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    accelerator: str = "auto"
+    seed: int = 0
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise GapzooError(f"recipe '{self.name}': kind '{self.kind}'; one of {KINDS}")
+        for period in ("train", "validate"):
+            if len(getattr(self, period)) != 2:
+                raise GapzooError(f"recipe '{self.name}': '{period}' needs a first and a last day")
+        if self.max_steps is None and self.max_minutes is None:
+            raise GapzooError(f"recipe '{self.name}': give a budget, max_steps or max_minutes")
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe, its bases and the command line's changes.
+
+    Args:
+        path: a YAML file.
+        overrides: ``key=value`` strings.
+
+    Raises:
+        GapzooError: for a missing or broken file, an unknown key or a value of a wrong type.
+    """
+    return _typed(Recipe, _merged(Path(path), ()), str(path), overrides or [])
+
+
+def typed(schema: type, values: dict[str, Any], where: str) -> Any:
+    """Check a mapping against a dataclass, as recipes are checked."""
+    return _typed(schema, OmegaConf.create(values), where, [])
+
+
+def _merged(path: Path, above: tuple[Path, ...]) -> DictConfig:
+    if path in above:
+        raise GapzooError(f"recipe {path} is its own base; remove one 'base:'")
+    try:
+        own = OmegaConf.load(path)
+    except (OSError, YAMLError) as error:
+        raise GapzooError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(own, DictConfig):
+        raise GapzooError(f"recipe {path} must be 'key: value' lines")
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    return OmegaConf.merge(_merged(path.parent / base, (*above, path)), own)  # type: ignore[return-value]
+
+
+def _typed(schema: type, values: Any, where: str, overrides: list[str]) -> Any:
+    known = {f.name for f in dataclasses.fields(schema)}
+    for text in overrides:
+        if "=" not in text:
+            raise GapzooError(f"'{text}' is no change of a recipe; write key=value")
+    changes = OmegaConf.from_dotlist(overrides)
+    for key in [*values, *changes]:
+        if key not in known:
+            raise GapzooError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values, changes)
+        return OmegaConf.to_object(merged)
+    except (ConfigKeyError, OmegaConfBaseException) as error:
+        raise GapzooError(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+def dump(recipe: Any) -> str:
+    """A recipe as YAML, every key written out."""
+    return OmegaConf.to_yaml(OmegaConf.structured(recipe))

@@ -10,8 +10,10 @@ climatologies and exact Gaussian denoisers need.
 from __future__ import annotations
 
 import abc
+import copy
 import math
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -36,6 +38,12 @@ class CovarianceOperator(abc.ABC):
     def same_basis(self, other: CovarianceOperator) -> bool:
         """Whether the eigenvalues of both belong to the same basis."""
         return type(self) is type(other)
+
+    def with_eigenvalues(self, eigenvalues: Tensor) -> Self:
+        """Another covariance in the same basis."""
+        other = copy.copy(self)
+        other.eigenvalues = _checked(eigenvalues)
+        return other
 
     def filter(self, v: Tensor, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
         """``Q diag(gain(eigenvalues, *scalars)) Q^T v``; each scalar is () or one a member."""

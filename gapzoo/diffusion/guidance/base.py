@@ -12,6 +12,9 @@ Wrapping a guided denoiser multiplies likelihoods. Where method and options agre
 are stacked and solved for at once. Where they don't, the outer method differentiates the inner
 result with S and V held fixed: ``d(x_hat + V H^T s) = (1 - V H^T S^-1 H) d x_hat``, which is exact
 for a Gaussian prior.
+
+A forecast of the whole state is first absorbed into x_t as far as it can be exactly (see
+``forecast``); x_t, r and V above are then those of the absorbed state.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from torch import Tensor
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.denoiser import Denoiser, Posterior
 from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Stack
+from gapzoo.diffusion.guidance.forecast import absorb
 
 
 class Problem(Stack):
@@ -97,6 +101,7 @@ class Guidance(Denoiser):
         base, constraints = self.flattened()
         with torch.enable_grad():
             x_t = x_t if outer else x_t.detach().requires_grad_()
+            constraints, x_t, t = absorb(constraints, self.schedule, x_t, t)
             x_hat = base(x_t, t, **cond).mean
         problem = Problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t))
         with torch.no_grad():

@@ -59,6 +59,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, head: int = 64) -> None:
         super().__init__()
+        head = min(head, channels)
         if channels % head:
             raise GapzooError(f"{channels} channels cannot be split into heads of {head}")
         self.heads, self.norm = channels // head, group_norm(channels)

@@ -14,7 +14,7 @@ from gapzoo.training.runlog import RunLog
 
 
 class RunCheckpoint(Callback):
-    """Write ``last.ckpt`` now and then and at the end, whole or not at all.
+    """Write ``last.ckpt`` now and then and at the end, whole or not at all; list it last.
 
     The file is written beside its place and then renamed, so a kill leaves the one before.
 
@@ -40,6 +40,7 @@ class RunCheckpoint(Callback):
         """Write where it is due."""
         due = time.monotonic() - self._last > 60 * self.minutes
         due = due or bool(self.steps and trainer.global_step % self.steps == 0)
+        due = due or trainer.should_stop or trainer.global_step == trainer.max_steps
         due = trainer.strategy.broadcast(due)
         if due and trainer.global_step != self._saved:
             self.save(trainer)
@@ -104,10 +105,13 @@ class Throughput(Callback):
         self.samples, self._recent = self.samples + count, self._recent + count
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.monotonic()
-            rate = self._recent / (now - self._last)
-            module.log("samples_per_second", rate, prog_bar=True)
-            module.log("samples", float(self.samples))
-            module.log("learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
+            values = {
+                "samples_per_second": self._recent / (now - self._last),
+                "samples": self.samples,
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            }
+            module.log("samples/s", values["samples_per_second"], prog_bar=True, logger=False)
+            module.record(trainer.global_step, "run", values)
             self._recent, self._last = 0, now
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from gapzoo.core import GapzooError, nearest
-from gapzoo.diffusion import SCHEDULES, DenoisingLoss, LossValue, PreconditionedDenoiser, Schedule
+from gapzoo.diffusion import SCHEDULES, DenoisingLoss, PreconditionedDenoiser, Schedule
 from gapzoo.training.levels import LossByLevel
 from gapzoo.training.optimise import Optimisation, average, drop_condition, generator_for, seeded
 
@@ -38,6 +39,12 @@ class TrainedModule(lightning.LightningModule):
     def __init__(self, optimisation: Optimisation | None = None, seed: int = 0) -> None:
         super().__init__()
         self.optimisation, self.seed = optimisation or Optimisation(), seed
+        self.train_levels, self.val_levels = self.new_levels(), self.new_levels()
+        self.train_levels.persistent(True)  # so that the log of a resumed run is the same
+
+    def new_levels(self) -> Metric:
+        """A running mean of the loss, and of its parts, as a dict with ``loss``."""
+        raise NotImplementedError
 
     @property
     def trained(self) -> nn.Module:
@@ -64,13 +71,34 @@ class TrainedModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then average."""
+        """Step, then average and log."""
         super().optimizer_step(*args, **kwargs)
-        average(self.kept, self.trained, self.trainer.global_step, self.optimisation.decay)
+        step = self.trainer.global_step + 1
+        average(self.kept, self.trained, step, self.optimisation.decay)
+        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.record(step, "train", self.train_levels.compute())
+            self.train_levels.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation loss, overall and by level."""
+        values = self.val_levels.compute()
+        self.val_levels.reset()
+        self.log("val/loss", values["loss"], logger=False)
+        self.record(self.trainer.global_step, "val", values)
+
+    def record(self, step: int, stage: str, values: Mapping[str, Any]) -> None:
+        """Write numbers to every log; ``step`` counts the finished steps.
+
+        Lightning's own logging repeats stale values of bins that stayed empty, and counts otherwise
+        after resuming.
+        """
+        for logger in self.loggers:
+            logger.log_metrics({f"{stage}/{k}": float(v) for k, v in values.items()}, step)
 
     def keys(self, batch_index: int) -> tuple[object, ...]:
         """What the random numbers of a training step depend on, beside the seed."""
-        return ("train", self.trainer.global_step, batch_index, self.global_rank)
+        part = batch_index % self.trainer.accumulate_grad_batches
+        return ("train", self.trainer.global_step, part, self.global_rank)
 
 
 class DiffusionModule(TrainedModule):
@@ -108,7 +136,10 @@ class DiffusionModule(TrainedModule):
         )
         self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         self.cond_dropout = cond_dropout
-        self.train_levels, self.val_levels = LossByLevel(), LossByLevel()
+
+    def new_levels(self) -> Metric:
+        """The loss by noise level."""
+        return LossByLevel()
 
     @property
     def trained(self) -> nn.Module:
@@ -138,7 +169,8 @@ class DiffusionModule(TrainedModule):
             cond = drop_condition(cond, self.cond_dropout, generator)
         with seeded(self.seed, *keys, "layers", device=self.device):
             value = self.loss(self.denoiser, batch["state"], generator, cond=cond)
-        self._log_training(value)
+        self.log("loss", value.loss, prog_bar=True, logger=False)
+        self.train_levels.update(value)
         auxiliary = getattr(self.denoiser.backbone, "aux_loss", None)
         return value.loss if auxiliary is None else value.loss + auxiliary()
 
@@ -148,20 +180,6 @@ class DiffusionModule(TrainedModule):
         generator = generator_for(self.seed, *keys, device=self.device)
         state, cond = batch["state"], batch.get("cond")
         self.val_levels.update(self.loss(self.averaged, state, generator, cond=cond))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation loss, overall and by noise level."""
-        self.log_dict({f"val/{k}": v for k, v in self.val_levels.compute().items()}, prog_bar=False)
-        self.val_levels.reset()
-
-    def _log_training(self, value: LossValue) -> None:
-        self.log("loss", value.loss, prog_bar=True, logger=False)
-        self.train_levels.update(value)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.trainer.global_step + 1) % every == 0:
-            levels = self.train_levels.compute()
-            self.log_dict({f"train/{k}": v for k, v in levels.items()}, on_step=True)
-            self.train_levels.reset()
 
     def train(self, mode: bool = True) -> DiffusionModule:
         """Set training mode; the average stays in evaluation mode."""

@@ -38,7 +38,7 @@ class RunLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one row a metric."""
-        rows = [(step, name, f"{value:.7g}") for name, value in metrics.items() if name != "epoch"]
+        rows = [(step, name, f"{value:.7g}") for name, value in metrics.items()]
         self._write(rows)
 
     @rank_zero_only
@@ -49,12 +49,12 @@ class RunLog(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Drop the rows at and after ``step``, which a resumed run writes again."""
+        """Drop the rows after ``step``, which a resumed run writes again."""
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [tuple(row) for row in list(csv.reader(file))[1:]]
             self.path.unlink()
-            self._write([row for row in rows if int(row[0]) < step])
+            self._write([row for row in rows if int(row[0]) <= step])
 
     def _write(self, rows: list[Any]) -> None:
         fresh = not self.path.exists()

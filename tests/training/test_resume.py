@@ -1,0 +1,102 @@
+"""A resumed run equals an uninterrupted one, bit for bit, in weights, optimiser and log."""
+
+import csv
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from gapzoo.core import GapzooError
+from gapzoo.training import Optimisation, UNetDenoiser, train
+
+STEPS = 12
+
+
+class Kill(Callback):
+    """Die after a step, as by a signal; or stop in good order."""
+
+    def __init__(self, step: int, orderly: bool) -> None:
+        self.step, self.orderly = step, orderly
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            if not self.orderly:
+                raise RuntimeError("killed")
+            trainer.should_stop = True
+
+
+def module():
+    return UNetDenoiser(
+        channels=2,
+        cond_channels=1,
+        architecture={"widths": (16, 32), "blocks": (1, 1), "embedding": 32, "dropout": 0.1},
+        optimisation=Optimisation(warmup=4, decay=0.9),
+        cond_dropout=0.3,
+        seed=7,
+    )
+
+
+def run(folder, data, quiet, **options):
+    settings = {"max_steps": STEPS, "checkpoint_steps": 2, "validate_every": 3} | quiet | options
+    return train(module(), data, folder, **settings)
+
+
+def log(folder):
+    with (folder / "metrics.csv").open() as file:
+        rows = [tuple(row) for row in csv.reader(file)]
+    assert len(rows) == len(set(rows))
+    return {row for row in rows if row[1] != "run/samples_per_second"}
+
+
+def tensors(tree, path=""):
+    if isinstance(tree, torch.Tensor):
+        yield path, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from tensors(value, f"{path}/{key}")
+    elif isinstance(tree, list | tuple):
+        for key, value in enumerate(tree):
+            yield from tensors(value, f"{path}/{key}")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, new_data, quiet):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(folder, new_data(), quiet)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kill", "orderly"), [(3, False), (5, False), (7, False), (10, False), (5, True), (8, True)]
+)
+def test_resumed_equals_uninterrupted(tmp_path, new_data, quiet, whole, kill, orderly):
+    folder, killer = tmp_path / "run", [Kill(kill, orderly)]
+    if orderly:
+        run(folder, new_data(), quiet, callbacks=killer)
+    else:
+        with pytest.raises(RuntimeError, match="killed"):
+            run(folder, new_data(), quiet, callbacks=killer)
+    run(folder, new_data(), quiet, resume=True)
+    first, second = (torch.load(f / "last.ckpt", weights_only=True) for f in (whole, folder))
+    assert second["global_step"] == STEPS
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        left, right = dict(tensors(first[part])), dict(tensors(second[part]))
+        assert left.keys() == right.keys()
+        assert [k for k in left if not torch.equal(left[k], right[k])] == []
+    validations_at_the_stop = {row for row in log(folder) if orderly and row[0] == str(kill)}
+    assert log(folder) - validations_at_the_stop == log(whole) - validations_at_the_stop
+
+
+def test_a_checkpoint_is_never_half_written(whole):
+    assert sorted(p.name for p in whole.iterdir() if "ckpt" in p.name or "writing" in p.name) == [
+        "last.ckpt"
+    ]
+
+
+def test_nothing_is_overwritten_or_resumed_by_mistake(tmp_path, data, quiet, whole):
+    with pytest.raises(GapzooError, match="nothing to resume"):
+        run(tmp_path / "none", data, quiet, resume=True)
+    with pytest.raises(GapzooError, match="exists; resume it"):
+        run(whole, data, quiet)
+    with pytest.raises(GapzooError, match="no budget"):
+        run(tmp_path / "none", data, quiet, max_steps=None)

@@ -102,7 +102,7 @@ def _crps_numpy(x: np.ndarray, y: np.ndarray, coefficients: np.ndarray) -> np.nd
     step = max(1, BLOCK_FLOATS // members)
     for start in range(0, points, step):
         part = slice(start, start + step)
-        d = np.ascontiguousarray(x[:, part].T)
+        d = np.array(x[:, part].T, order="C")
         d -= y[part, None]
         d.sort(axis=-1)
         found[part] = -(d @ spread)

@@ -38,7 +38,7 @@ def _score(x: Tensor, y: Tensor, weight: Tensor, estimator: Estimator) -> Tensor
     """(M,*E,H,W), (*E,H,W), (*E,H,W) to (*E)."""
     members = x.shape[0]
     root = (weight / weight.sum((-2, -1), keepdim=True)).sqrt()
-    d = torch.where(weight > 0, (x - y).double() * root, 0).flatten(-2).movedim(0, -2)
+    d = torch.where(weight > 0, (x.double() - y.double()) * root, 0).flatten(-2).movedim(0, -2)
     gram = d @ d.mT
     square = gram.diagonal(dim1=-2, dim2=-1)
     error = square.sqrt().mean(-1)

@@ -8,16 +8,18 @@ chords, for which the taper is positive definite at any L (arcs are 1 % longer a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gapzoo.core import Channels, GapzooError
+from gapzoo.core import Channels, GapzooError, Grid
 from gapzoo.core.grid import EARTH_RADIUS
 
-SUPPORT = 2 * math.sqrt(10 / 3)
-"""The taper is zero beyond this many lengths."""
+HALF_WIDTH = math.sqrt(10 / 3)
+"""Half-width c of the taper in lengths L."""
 
 
 def gaspari_cohn(distance: Tensor, length: float) -> Tensor:
@@ -30,7 +32,7 @@ def gaspari_cohn(distance: Tensor, length: float) -> Tensor:
     """
     if not length > 0:
         raise GapzooError(f"localisation length {length}; give a positive one, or inf for none")
-    r = distance / (length * SUPPORT / 2)
+    r = distance / (length * HALF_WIDTH)
     near = (((-0.25 * r + 0.5) * r + 0.625) * r - 5 / 3) * r**2 + 1
     s = r.clamp(min=1.0, max=2.0)
     far = ((((s / 12 - 0.5) * s + 0.625) * s + 5 / 3) * s - 5) * s + 4 - 2 / (3 * s)
@@ -62,3 +64,101 @@ def channel_taper(channels: Channels, vertical: float = math.inf, cross: float =
     names = np.array([c.variable for c in channels])
     same = torch.from_numpy(names[:, None] == names[None])
     return torch.where(same, taper, cross * taper).float()
+
+
+class Locality(Protocol):
+    """Which state points and observations have a covariance, block by block.
+
+    ``channel_taper`` (C,C), or None for 1 throughout, is the part between channels.
+    """
+
+    channel_taper: Tensor | None
+
+    def state_tiles(self, operator: Any, points: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Grid points (T,), their near observations (n,), taper (T,n); together all points."""
+
+    def observation_tiles(self, operator: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Observations (T,), those near them (n,), taper (T,n); together all observations."""
+
+
+class Everywhere:
+    """No localisation."""
+
+    channel_taper: Tensor | None = None
+
+    def state_tiles(self, operator: Any, points: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """One block of all ``points`` grid points."""
+        count = len(operator)
+        yield torch.arange(points), torch.arange(count), torch.ones(1, count)
+
+    def observation_tiles(self, operator: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """One block of all observations."""
+        rows = torch.arange(len(operator))
+        yield rows, rows, torch.ones(1, len(rows))
+
+
+class Sphere:
+    """Gaspari-Cohn on the sphere, by compact tiles of the grid so that far ones are left out.
+
+    Args:
+        length: horizontal, metres; ``inf`` for none.
+        tail: share (0 to 1) of the taper that is 1 at every distance.
+        vertical, cross: of ``channel_taper``.
+        tile: grid points on a tile's side.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        channels: Channels,
+        *,
+        length: float,
+        tail: float = 0.0,
+        vertical: float = math.inf,
+        cross: float = 1.0,
+        tile: int = 8,
+    ) -> None:
+        self.grid, self.length, self.tail, self.tile = grid, length, tail, tile
+        plain = math.isinf(vertical) and cross == 1.0
+        self.channel_taper = None if plain else channel_taper(channels, vertical, cross)
+        lat, lon = torch.tensor(grid.latitude), torch.tensor(grid.longitude)
+        self.points = sphere_points(*(a.flatten() for a in torch.meshgrid(lat, lon, indexing="ij")))
+
+    def state_tiles(self, operator: Any, points: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Tiles of the grid; ``points`` must be H*W."""
+        if points != len(self.points):
+            raise GapzooError(f"{points} grid points but localisation on {len(self.points)}")
+        places = sphere_points(operator.latitude.cpu(), operator.longitude.cpu())
+        for tile in self._tiles():
+            near, taper = self._near(self.points[tile], places)
+            yield tile, near, taper
+
+    def observation_tiles(self, operator: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Observations by the tile that they lie in."""
+        every = sphere_points(operator.latitude.cpu(), operator.longitude.cpu())
+        places, inverse = every.unique(dim=0, return_inverse=True)
+        home = (places @ self.points.T).argmax(1)
+        for tile in self._tiles():
+            inside = torch.isin(home, tile)
+            if inside.any():
+                own = torch.nonzero(inside[inverse]).squeeze(1)
+                near, taper = self._near(places[inside], every)
+                row = torch.cumsum(inside, 0)[inverse[own]] - 1
+                yield own, near, taper[row]
+
+    def taper(self, a: Tensor, b: Tensor) -> Tensor:
+        """(n,m) float32 taper between unit vectors (n,3) and (m,3)."""
+        near = gaspari_cohn(chord(a, b), self.length)
+        return (self.tail + (1 - self.tail) * near).float()
+
+    def _near(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions in ``b`` that have a covariance with any of ``a``, and the taper."""
+        taper = self.taper(a, b)
+        near = torch.nonzero((taper > 0).any(0)).squeeze(1)
+        return near, taper[:, near]
+
+    def _tiles(self) -> Iterator[Tensor]:
+        height, width = self.grid.shape
+        flat = torch.arange(height * width).unflatten(0, (height, width))
+        for rows in flat.split(self.tile, dim=0):
+            yield from (block.flatten() for block in rows.split(self.tile, dim=1))

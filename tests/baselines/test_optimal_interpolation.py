@@ -44,9 +44,11 @@ def dense_blue(prior, operator, errors, y):
     """x_a by the textbook, with full matrices in double precision."""
     x = prior.sample.double().flatten(1)
     cov = torch.cov(x.T) * prior.inflation
-    horizontal = gaspari_cohn(chord(prior.points, prior.points), prior.length)
-    horizontal = prior.tail + (1 - prior.tail) * horizontal
-    cov = cov * torch.kron(prior.channel_taper.double(), horizontal)
+    where = prior.locality
+    horizontal = gaspari_cohn(chord(where.points, where.points), where.length)
+    horizontal = where.tail + (1 - where.tail) * horizontal
+    between = torch.ones(3, 3) if where.channel_taper is None else where.channel_taper
+    cov = cov * torch.kron(between.double(), horizontal)
     unit = torch.eye(x.shape[1], dtype=torch.float64).unflatten(-1, SHAPE)
     h = operator(unit).T
     gain = cov @ h.T @ torch.linalg.inv(h @ cov @ h.T + torch.diag(errors.double() ** 2))
@@ -59,7 +61,7 @@ def test_equals_the_dense_blue_without_localisation(inflation):
     prior = build(climate(60, 0), length=math.inf, inflation=inflation)
     y = simulate(climate(4, 1), operator, errors, 2)
     expected = dense_blue(prior, operator, errors, y)
-    gain = prior.gain(operator, errors)
+    gain = prior.network(operator, errors)
     for _ in range(2):  # afresh, then from the kept blocks
         torch.testing.assert_close(gain.analyse(y).double(), expected, atol=2e-4, rtol=1e-4)
 
@@ -72,9 +74,9 @@ def test_equals_the_dense_blue_with_localisation_at_grid_points(tail):
     errors = torch.full((15,), 0.5)
     prior = build(climate(30, 0), length=1.2e6, vertical=0.7, cross=0.5, tail=tail)
     expected = channel_taper(CHANNELS, 0.7, 0.5)
-    assert torch.equal(prior.channel_taper, expected)
+    assert torch.equal(prior.locality.channel_taper, expected)
     y = simulate(climate(3, 1), operator, errors, 2)
-    analysis = prior.gain(operator, errors).analyse(y).double()
+    analysis = prior.network(operator, errors).analyse(y).double()
     torch.testing.assert_close(
         analysis, dense_blue(prior, operator, errors, y), atol=2e-4, rtol=1e-4
     )
@@ -85,7 +87,7 @@ def test_members_spread_equals_error_and_mean_is_the_blue():
     prior = build(climate(3000, 0), length=math.inf)
     truth = climate(60, 7)
     y = simulate(truth, operator, errors, 3)
-    gain = prior.gain(operator, errors)
+    gain = prior.network(operator, errors)
     members = gain.members(y, MemberGenerator(0, 30))
     assert members.shape == (60, 30, *SHAPE)
     error = (members.mean(1) - truth).square().mean()
@@ -100,7 +102,7 @@ def test_members_spread_equals_error_and_mean_is_the_blue():
 
 def test_member_k_is_the_same_alone():
     operator, errors = network()
-    gain = build(climate(50, 0)).gain(operator, errors)
+    gain = build(climate(50, 0)).network(operator, errors)
     y = simulate(climate(2, 1), operator, errors, 2)
     together = gain.members(y, MemberGenerator(4, 5))
     alone = gain.members(y, MemberGenerator(4, [3]))

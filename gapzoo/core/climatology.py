@@ -53,5 +53,6 @@ class Climatology:
 
 
 def evaluate(coefficients: np.ndarray, times: pd.DatetimeIndex) -> np.ndarray:
+    """(T, ...) of coefficients (1 + 2K, ...) at the times of year."""
     basis = harmonics(times, len(coefficients) // 2).astype(np.float32)
     return np.tensordot(basis, coefficients, 1)

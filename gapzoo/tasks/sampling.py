@@ -1,0 +1,82 @@
+"""How a posterior is drawn from: the settings that every task shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.diffusion.denoiser import Denoiser
+from gapzoo.diffusion.prior import Prior
+from gapzoo.diffusion.samplers import SAMPLERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Sampler and guidance.
+
+    Args:
+        sampler: registered name.
+        steps: sampler steps.
+        sampler_options: its other arguments.
+        guidance: registered name of the method that takes in constraints.
+        guidance_options: its arguments.
+        batch: members drawn side by side; changes memory, not results.
+    """
+
+    sampler: str = "dpmpp"
+    steps: int = 20
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    guidance: str = "mmps"
+    guidance_options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 16
+
+    def draw(
+        self,
+        prior: Prior,
+        shape: tuple[int, int, int],
+        generator: MemberGenerator,
+        **constraints: Any,
+    ) -> Tensor:
+        """One state (M, C, H, W) a member of the generator.
+
+        Args:
+            prior: to draw from.
+            shape: (C, H, W) of a state.
+            generator: a stream a member.
+            constraints: ``observations``, ``forecast`` and ``forcing`` of ``Prior.given``, or a
+                function of a slice of members that gives them.
+
+        Raises:
+            GapzooError: where a drawn state is not finite.
+        """
+        parts, start = [], 0
+        for streams in generator.split(self.batch):
+            rows = slice(start, start + len(streams))
+            given = {k: v(rows) if callable(v) else v for k, v in constraints.items()}
+            posterior = self._posterior(prior, given)
+            sampler = self._sampler(posterior)
+            parts.append(sampler(shape=(len(streams), *shape), generator=streams))
+            start += len(streams)
+        return _finite(torch.cat(parts), self)
+
+    def _posterior(self, prior: Prior, given: dict[str, Any]) -> Denoiser:
+        return prior.given(**given, guidance=self.guidance, **self.guidance_options)
+
+    def _sampler(self, posterior: Denoiser) -> Any:
+        options = self.sampler_options
+        return SAMPLERS.build(self.sampler, denoiser=posterior, steps=self.steps, **options)
+
+
+def _finite(states: Tensor, sampling: Sampling) -> Tensor:
+    bad = ~torch.isfinite(states).flatten(1).all(1)
+    if bad.any():
+        members = bad.nonzero().flatten().tolist()
+        raise GapzooError(
+            f"members {members} are not finite with guidance '{sampling.guidance}' and "
+            f"{sampling.steps} steps; take more steps, or another guidance"
+        )
+    return states

@@ -20,13 +20,14 @@ from torch import Tensor
 from gapzoo.core import GapzooError, nearest
 from gapzoo.evaluators import EVALUATORS
 from gapzoo.evaluators.base import Evaluator, Sums, means_of
+from gapzoo.evaluators.error import mean_error
 
 Order = Literal["samples", "pooled"]
 
 
 def anomaly_products(forecast: Tensor, truth: Tensor, climatology: Tensor) -> Sums:
     """f, o and their products at each point, (B,*E,H,W)."""
-    f, o = forecast.mean(1) - climatology, truth - climatology
+    f, o = mean_error(forecast, climatology), truth - climatology
     return {"f": f, "o": o, "ff": f * f, "oo": o * o, "fo": f * o}
 
 

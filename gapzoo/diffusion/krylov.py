@@ -59,10 +59,16 @@ def _unit(w: Tensor, length: Tensor, size: Tensor) -> Tensor:
 
 
 def _combine(h: Tensor, beta: Tensor, directions: list[Tensor]) -> Tensor:
-    """Least-squares weights of the directions, and their sum."""
-    inverse = torch.linalg.pinv(h.double(), rtol=BREAKDOWN)
-    weights = (inverse[:, :, 0] * beta.double()).to(beta)
-    return torch.einsum("bj,jbn->bn", weights, torch.stack(directions))
+    """Least-squares weights of the directions by normal equations in float64, and their sum.
+
+    The small ridge gives directions of an exhausted space the weight 0.
+    """
+    h = h.double()
+    gram = h.mT @ h
+    ridge = 1e-13 * gram.diagonal(dim1=1, dim2=2).sum(1) + 1e-30
+    gram = gram + ridge[:, None, None] * torch.eye(len(directions)).to(gram)
+    weights = torch.linalg.solve(gram, h[:, 0, :] * beta.double())
+    return torch.einsum("bj,jbn->bn", weights.to(beta), torch.stack(directions))
 
 
 def cg(matrix: Linear, b: Tensor, iterations: int, precondition: Linear | None = None) -> Tensor:

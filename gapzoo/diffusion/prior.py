@@ -96,7 +96,7 @@ class Prior:
     """The distribution of states that a denoiser has learned.
 
     Args:
-        denoiser: trained, in evaluation mode.
+        denoiser: trained, in evaluation mode; with frozen parameters guidance takes less memory.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:

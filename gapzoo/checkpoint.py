@@ -26,16 +26,12 @@ from gapzoo.core.climatology import Climatology
 from gapzoo.core.world import World
 from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion import SCHEDULES, PreconditionedDenoiser
-from gapzoo.forecasters import NETWORKS
+from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.prior import Prior
+from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
 
 FORMAT = "gapzoo-checkpoint-1"
 FOLDERS = (Path("checkpoints"), Path(__file__).parent.parent / "checkpoints")
-_ARRAYS = {
-    "mean": "climatology.mean_coefficients",
-    "variance": "climatology.variance_coefficients",
-    "forcing": "forcing_climatology",
-    "static": "static",
-}
 
 
 @dataclass
@@ -48,6 +44,7 @@ class Checkpoint:
         network: the backbone, in evaluation mode.
         world: the data it was trained for.
         details: architecture, schedule, training, scores, parent; what checkpoint.json holds.
+        extras: other arrays, such as ``error24``: a forecaster's error variances at 24 h.
     """
 
     name: str
@@ -55,6 +52,32 @@ class Checkpoint:
     network: nn.Module
     world: World
     details: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior of a denoiser's checkpoint: ``load(name).prior.given(...)``."""
+        return Prior(self.denoiser)
+
+    @cached_property
+    def forecaster(self) -> Forecaster:
+        """The forecaster of a forecasting network's checkpoint."""
+        if self.kind != "forecaster":
+            raise GapzooError(f"checkpoint '{self.name}' is a {self.kind}, not a forecaster")
+        low = torch.bfloat16 if self.details.get("precision") == "bf16" else None
+        arguments = {"world": self.world, "network": self.network, "autocast": low}
+        return FORECASTERS.build("convcast", **arguments)
+
+    def error(self, hours: int) -> SpectralCovariance:
+        """Covariance of a forecaster's errors at a lead, in normalised states.
+
+        Raises:
+            GapzooError: where it was not estimated for that lead.
+        """
+        if f"error{hours}" not in self.extras:
+            known = sorted(k for k in self.extras if k.startswith("error"))
+            raise GapzooError(f"'{self.name}' has no error covariance at {hours} h, only {known}")
+        return SpectralCovariance(self.extras[f"error{hours}"])
 
     @cached_property
     def denoiser(self) -> PreconditionedDenoiser:
@@ -88,6 +111,7 @@ def save(
     state = checkpoint.network.state_dict()
     tensors = {f"network.{k}": v.detach().cpu().to(kind).contiguous() for k, v in state.items()}
     tensors |= {f"world.{k}": v.contiguous() for k, v in _world_arrays(checkpoint.world).items()}
+    tensors |= {f"extra.{k}": v.float().contiguous() for k, v in checkpoint.extras.items()}
     part = folder / "weights.part"
     save_file(tensors, part, {"format": FORMAT})
     details = {**checkpoint.details, "weights_sha256": sha256(part)}
@@ -126,7 +150,8 @@ def load(name: str | Path) -> Checkpoint:
         world = _world(body["world"], _part(tensors, "world."))
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise GapzooError(f"checkpoint {folder} is not whole: {error}") from None
-    return Checkpoint(body["name"], body["kind"], network, world, body)
+    extras = _part(tensors, "extra.")
+    return Checkpoint(body["name"], body["kind"], network, world, body, extras)
 
 
 def _find(name: str | Path) -> Path:

@@ -48,6 +48,15 @@ def train(args: argparse.Namespace) -> None:
     CONSOLE.print(f"checkpoint written to {done}")
 
 
+def export(args: argparse.Namespace) -> None:
+    """Write a run's latest weights as a checkpoint."""
+    from gapzoo import fit
+
+    name = fit.read_run(args.run).name
+    done = fit.export(args.run, args.output or Path("checkpoints") / name)
+    CONSOLE.print(f"checkpoint written to {done}")
+
+
 def check(args: argparse.Namespace) -> None:
     """Validate a recipe without training."""
     from gapzoo import fit, recipe
@@ -60,6 +69,29 @@ def check(args: argparse.Namespace) -> None:
         f"{wanted.name}: {wanted.model}, {count:,} parameters, {len(data.world.channels)} channels "
         f"of {data.world.name}; weights, average and optimiser take {count * 16 / 1e6:.0f} MB"
     )
+
+
+def leaderboard_run(args: argparse.Namespace) -> None:
+    """Run an entry under a protocol and store its row."""
+    from omegaconf import OmegaConf
+
+    from gapzoo.data.archive import Archive
+    from gapzoo.leaderboard import protocol, rows
+
+    options = OmegaConf.to_container(OmegaConf.from_dotlist(args.options))
+    wanted = protocol.load(args.protocol)
+    row = rows.run(wanted, Archive(args.archive), args.entry, dict(options))  # type: ignore[arg-type]
+    path = rows.save(row, args.folder, args.name)
+    for metric in ("crps", "rmse", "spread_skill"):
+        CONSOLE.print(rows.table(wanted.name, metric, args.folder))
+    CONSOLE.print(f"row written to {path}")
+
+
+def leaderboard_show(args: argparse.Namespace) -> None:
+    """Print a protocol's table."""
+    from gapzoo.leaderboard import rows
+
+    CONSOLE.print(rows.table(args.protocol, args.metric, args.folder))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -99,12 +131,32 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--run", type=Path, help="run folder (runs/NAME)")
     run.add_argument("--output", type=Path, help="checkpoint folder (checkpoints/NAME)")
     run.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+    out = _command(commands, "export", export)
+    out.add_argument("run", type=Path)
+    out.add_argument("--output", type=Path, help="checkpoint folder (checkpoints/NAME)")
     verify = _command(commands, "check", check)
     verify.add_argument("recipe", type=Path)
     verify.add_argument("changes", nargs="*", help="key=value")
+    _leaderboard(commands)
     listing = _command(commands, "list", show)
     listing.add_argument("pattern", nargs="?", default="*")
     return top
+
+
+def _leaderboard(commands: Any) -> None:
+    board = commands.add_parser("leaderboard", help="Run protocols and print their tables.")
+    parts = board.add_subparsers(required=True, metavar="ACTION")
+    run = _command(parts, "run", leaderboard_run)
+    run.add_argument("protocol", help="name or file")
+    run.add_argument("--entry", required=True, help="a method, see 'gapzoo list'")
+    run.add_argument("options", nargs="*", help="key=value of the method")
+    run.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
+    run.add_argument("--name", help="of the row, where one method has several")
+    show = _command(parts, "show", leaderboard_show)
+    show.add_argument("protocol")
+    show.add_argument("--metric", default="crps")
+    for each in (run, show):
+        each.add_argument("--folder", type=Path, default=Path("evaluation/leaderboard"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

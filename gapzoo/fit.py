@@ -15,12 +15,15 @@ import torch
 from gapzoo import checkpoint
 from gapzoo.core import GapzooError
 from gapzoo.core.world import World
-from gapzoo.data.module import ArchiveDataModule
+from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss
 from gapzoo.recipe import Recipe, dump
+from gapzoo.tasks.forecast_error import error_covariance, forecast_errors
 from gapzoo.training import Optimisation, train
 from gapzoo.training.denoisers import ZooDenoiser
 from gapzoo.training.module import TrainedModule
+
+ERROR_FORECASTS = 400
 
 
 def data_of(recipe: Recipe) -> ArchiveDataModule:
@@ -109,18 +112,29 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
         use_distributed_sampler=False,
     )
     spent = {"minutes of the last part": round((time.monotonic() - started) / 60, 1)}
-    return save(recipe, module, data.world, output, trainer.global_step, spent)
+    return save(recipe, module, data, output, trainer.global_step, spent)
+
+
+def export(run: Path, output: Path) -> Path:
+    """Save a run's ``last.ckpt`` as a checkpoint, without training on."""
+    recipe = read_run(run)
+    data = data_of(recipe)
+    module = module_of(recipe, data.world)
+    state = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
+    module.load_state_dict(state["state_dict"])
+    return save(recipe, module, data, output, int(state["global_step"]), {})
 
 
 def save(
     recipe: Recipe,
     module: TrainedModule,
-    world: World,
+    data: ArchiveDataModule,
     output: Path,
     steps: int,
     spent: dict[str, Any],
 ) -> Path:
     """Save a trained module's averaged network as a checkpoint."""
+    world = data.world
     network = module.backbone  # type: ignore[attr-defined]
     parameters = sum(p.numel() for p in network.parameters())
     training = {
@@ -142,7 +156,22 @@ def save(
         "notes": recipe.notes,
     }
     made = checkpoint.Checkpoint(recipe.name, recipe.kind, network, world, details)
+    if recipe.kind == "forecaster":
+        made.extras = _errors(made, data, recipe)
     return checkpoint.save(output, made, dump(recipe))
+
+
+def _errors(
+    made: checkpoint.Checkpoint, data: ArchiveDataModule, recipe: Recipe
+) -> dict[str, torch.Tensor]:
+    """Error variances of a forecaster at its shortest and longest lead, in the validation years."""
+    reader = Reader(data.archive, data.world)
+    positions = data.archive.indices(recipe.validate[0], recipe.validate[1])
+    rows = positions[np.linspace(0, len(positions) - 1, ERROR_FORECASTS).astype(int)]
+    leads = sorted({min(recipe.hours), max(recipe.hours)})
+    made.network.eval()
+    found = {h: forecast_errors(made.forecaster, reader, rows, h) for h in leads}
+    return {f"error{h}": error_covariance(e).eigenvalues for h, e in found.items()}
 
 
 def versions() -> dict[str, str]:

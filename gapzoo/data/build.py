@@ -107,7 +107,10 @@ class Build:
 
     def _finish(self) -> Archive:
         archive = Archive(self.output)
-        first = str(max(archive.times[0], np.datetime64(self.train[0])))[:10]
+        inside = archive.times[(archive.times >= self.train[0]) & (archive.times <= self.train[1])]
+        if not len(inside):
+            return archive  # no training years in it: truth for a test, with no statistics
+        first = str(inside[0])[:10]
         total = 2 * len(archive.indices(first, self.train[1]))
         with _bar() as bar:
             task = bar.add_task("statistics", total=total)

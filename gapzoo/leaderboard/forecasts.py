@@ -1,0 +1,184 @@
+"""Methods that make a forecast ensemble, for the weather track; states are normalised."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from gapzoo import checkpoint
+from gapzoo.core import MemberGenerator, Registry
+from gapzoo.forecasters import FORECASTERS, Forecaster
+from gapzoo.leaderboard.methods import ClimatologyMethod, Setting
+from gapzoo.leaderboard.protocol import Protocol
+from gapzoo.tasks.rollout import Rollout, persisted
+from gapzoo.tasks.sampling import Sampling
+
+FORECASTS = Registry("entry", "gapzoo.leaderboard")
+"""Forecast methods by entry name."""
+
+
+class ForecastMethod(ABC):
+    """Forecasts from an initial ensemble.
+
+    Args:
+        setting: archive and world.
+        protocol: leads and members.
+    """
+
+    def __init__(self, setting: Setting, protocol: Protocol) -> None:
+        self.setting, self.protocol = setting, protocol
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of a forecast."""
+        return self.protocol.lead_days * 24 // self.protocol.hours
+
+    @abstractmethod
+    def run(
+        self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        """Yield (valid time, (M, C, H, W)) for each step.
+
+        Args:
+            initial: (M, C, H, W).
+            time: initial time.
+            forcing: (F, H, W) anomalies at the initial time, SI units; they persist.
+            generator: of the members.
+        """
+
+    def provenance(self) -> dict[str, Any]:
+        """What the row says of this method."""
+        return {}
+
+    def _deterministic(
+        self, forecaster: Forecaster, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        roll = Rollout(forecaster=forecaster, world=self.setting.world, hours=self.protocol.hours)
+        one = initial.mean(0, keepdim=True)
+        states = roll.run(one, time, MemberGenerator(0, 1), persisted(forcing))
+        return islice(states, self.steps)
+
+
+@FORECASTS.register("persistence")
+class PersistenceForecast(ForecastMethod):
+    """The mean of the initial ensemble, kept."""
+
+    def run(
+        self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        """See ForecastMethod."""
+        forecaster = FORECASTERS.build("persistence", world=self.setting.world)
+        return self._deterministic(forecaster, initial, time, forcing)
+
+
+@FORECASTS.register("climatology")
+class ClimatologyForecast(ForecastMethod):
+    """Training states of the season, one set for all leads."""
+
+    def run(
+        self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        """See ForecastMethod."""
+        season = ClimatologyMethod(self.setting)
+        for step in range(1, self.steps + 1):
+            later = time + pd.Timedelta(hours=step * self.protocol.hours)
+            yield later, season.season(later, generator.fork("climatology", later))
+
+
+@FORECASTS.register("convcast")
+class DeterministicForecast(ForecastMethod):
+    """The forecasting network alone, from the mean of the initial ensemble."""
+
+    def __init__(self, setting: Setting, protocol: Protocol, forecaster: str) -> None:
+        super().__init__(setting, protocol)
+        self.checkpoint = checkpoint.load(forecaster)
+
+    def run(
+        self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        """See ForecastMethod."""
+        return self._deterministic(self.checkpoint.forecaster, initial, time, forcing)
+
+    def provenance(self) -> dict[str, Any]:
+        """The network."""
+        return {"forecaster": self.checkpoint.name, "forecaster_sha256": self.checkpoint.hash}
+
+
+@FORECASTS.register("speedy")
+class SpeedyForecast(ForecastMethod):
+    """The true model from each member of the initial ensemble: the limit of predictability."""
+
+    def run(
+        self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        """See ForecastMethod."""
+        world, hours = self.setting.world, self.protocol.hours
+        roll = Rollout(
+            forecaster=FORECASTERS.build("speedy", world=world), world=world, hours=hours
+        )
+        return islice(roll.run(initial, time, generator, persisted(forcing)), self.steps)
+
+
+@FORECASTS.register("gap")
+class GapForecast(ForecastMethod):
+    """Each member stepped by the network and returned to the prior.
+
+    Args:
+        prior: checkpoint of a prior.
+        forecaster: checkpoint of a forecasting network.
+        form: ``gaussian`` or ``renoise``.
+        start_sigma: of ``renoise``.
+        inflation: factor on the forecaster's error variances.
+        sampling: how to draw.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        protocol: Protocol,
+        prior: str,
+        forecaster: str,
+        form: str = "gaussian",
+        start_sigma: float = 0.3,
+        inflation: float = 1.0,
+        **sampling: Any,
+    ) -> None:
+        super().__init__(setting, protocol)
+        self.prior, self.forecaster = checkpoint.load(prior), checkpoint.load(forecaster)
+        error = self.forecaster.error(protocol.hours) if form == "gaussian" else None
+        if error is not None:
+            error = error.with_eigenvalues(inflation * error.eigenvalues)
+        self.options = {"form": form, "start_sigma": start_sigma, "inflation": inflation}
+        self.sampling = Sampling(**sampling)
+        self.rollout = Rollout(
+            forecaster=self.forecaster.forecaster,
+            world=self.prior.world,
+            hours=protocol.hours,
+            prior=self.prior.prior,
+            sampling=self.sampling,
+            error=error,
+            start_sigma=start_sigma,
+        )
+
+    def run(
+        self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        """See ForecastMethod."""
+        return islice(self.rollout.run(initial, time, generator, persisted(forcing)), self.steps)
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoints and settings."""
+        return {
+            "checkpoint": self.prior.name,
+            "weights_sha256": self.prior.hash,
+            "forecaster": self.forecaster.name,
+            "forecaster_sha256": self.forecaster.hash,
+            "options": self.options,
+            "sampling": vars(self.sampling),
+        }

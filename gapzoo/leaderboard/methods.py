@@ -1,0 +1,223 @@
+"""Methods that make an analysis ensemble: the prior under observations, and its baselines.
+
+A method is prepared for a network and then draws an ensemble for each case; states are normalised.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from gapzoo import checkpoint
+from gapzoo.baselines.optimal_interpolation import OptimalInterpolation
+from gapzoo.core import MemberGenerator, Registry
+from gapzoo.core.random import derive_seed
+from gapzoo.core.world import World
+from gapzoo.data.archive import Archive
+from gapzoo.data.module import Reader, world_of
+from gapzoo.data.observations import (
+    ColumnStations,
+    simulate,
+    standard_errors,
+    station_columns,
+)
+from gapzoo.tasks.assimilation import Assimilation, constraint
+from gapzoo.tasks.sampling import Sampling
+
+METHODS = Registry("entry", "gapzoo.leaderboard")
+"""Analysis methods by entry name."""
+
+
+@dataclass
+class Setting:
+    """What methods may use: the archive, the world that is scored, the training period."""
+
+    archive: Archive
+    world: World
+    train: tuple[str, str] = ("1979-01-01", "2003-12-31")
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Normalised states of the archive."""
+        return Reader(self.archive, self.world)
+
+    @cached_property
+    def training(self) -> np.ndarray:
+        """Steps of the training period."""
+        return self.archive.indices(*self.train)
+
+    def sample(self, count: int) -> Tensor:
+        """(count, C, H, W) states evenly spread over the training period."""
+        rows = np.linspace(0, len(self.training) - 1, count).astype(int)
+        return self.reader.state(self.training[rows])
+
+
+@dataclass
+class Network:
+    """Stations that observe whole columns with the standard errors."""
+
+    world: World
+    fraction: float
+    seed: int
+    stations: ColumnStations = field(init=False)
+    errors: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        grid, channels = self.world.grid, self.world.channels
+        self.stations = station_columns(grid, channels, self.fraction, self.seed)
+        self.errors = standard_errors(self.stations, channels)
+
+    def observe(self, truth: Tensor, seed: int) -> Tensor:
+        """(N,) observations of a truth (C, H, W) in SI units."""
+        return simulate(truth, self.stations, self.errors, seed)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One initial time.
+
+    Args:
+        position: step in the archive.
+        time: valid time.
+        truth: (C, H, W) normalised.
+        observations: (N,) in SI units.
+        forcing: (F, H, W) anomalies in SI units.
+    """
+
+    position: int
+    time: pd.Timestamp
+    truth: Tensor
+    observations: Tensor
+    forcing: np.ndarray
+
+
+def case(setting: Setting, network: Network, position: int, seed: int) -> Case:
+    """The case at a step, with observation errors that depend on seed, network and time alone."""
+    here = np.array([position])
+    time = setting.archive.times[position]
+    physical = setting.reader.physical(here)[0]
+    noise = derive_seed(seed, "observations", network.fraction, network.seed, time)
+    return Case(
+        position,
+        time,
+        setting.reader.state(here)[0],
+        network.observe(physical, noise),
+        setting.reader.forcing(here)[0],
+    )
+
+
+class Method(ABC):
+    """Draws analysis ensembles.
+
+    Args:
+        setting: what it may use.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    def prepare(self, network: Network) -> None:
+        """Do once what a network needs."""
+        self.network = network
+
+    @abstractmethod
+    def draw(self, case: Case, generator: MemberGenerator) -> Tensor:
+        """(M, C, H, W) normalised."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What the row says of this method."""
+        return {}
+
+
+@METHODS.register("climatology")
+class ClimatologyMethod(Method):
+    """Random training states of the same time of year (30 days around), observations unseen."""
+
+    def draw(self, case: Case, generator: MemberGenerator) -> Tensor:
+        """See Method."""
+        return self.season(case.time, generator)
+
+    def season(self, time: pd.Timestamp, generator: MemberGenerator) -> Tensor:
+        """(M, C, H, W) states of the season of a time."""
+        days = self.setting.archive.times[self.setting.training].dayofyear.to_numpy()
+        apart = np.abs((days - time.dayofyear + 182) % 365 - 182)
+        season = self.setting.training[apart <= 15]
+        pick = (generator.rand((len(generator), 1))[:, 0] * len(season)).long()
+        return self.setting.reader.state(season[pick.numpy()])
+
+
+@METHODS.register("optimal_interpolation")
+class OptimalInterpolationMethod(Method):
+    """Optimal interpolation with the localised covariance of the training years."""
+
+    def __init__(self, setting: Setting, samples: int = 800, **options: Any) -> None:
+        super().__init__(setting)
+        self.options = {"samples": samples, **options}
+        grid, channels = setting.world.grid, setting.world.channels
+        self.baseline = OptimalInterpolation(setting.sample(samples), grid, channels, **options)
+
+    def prepare(self, network: Network) -> None:
+        """Factorise the network's innovation covariance."""
+        super().prepare(network)
+        whitened = network.stations.scaled(0.0, self.setting.world.std)[0]
+        self._gain = self.baseline.network(whitened, network.errors)
+
+    def draw(self, case: Case, generator: MemberGenerator) -> Tensor:
+        """See Method."""
+        mean = self.setting.world.mean(pd.DatetimeIndex([case.time]))[0]
+        y = case.observations - self.network.stations(mean)
+        return self._gain.members(y[None], generator)[0]
+
+    def provenance(self) -> dict[str, Any]:
+        """Its settings."""
+        return {"options": self.options}
+
+
+@METHODS.register("gap")
+class GapMethod(Method):
+    """The diffusion prior of a checkpoint under the observations."""
+
+    def __init__(self, setting: Setting, prior: str, forcing: bool = True, **sampling: Any) -> None:
+        super().__init__(setting)
+        self.checkpoint = checkpoint.load(prior)
+        self.sampling, self.forcing = Sampling(**sampling), forcing
+        self.task = Assimilation(
+            prior=self.checkpoint.prior,
+            world=self.checkpoint.world,
+            sampling=self.sampling,
+            form="none",
+        )
+
+    def draw(self, case: Case, generator: MemberGenerator) -> Tensor:
+        """See Method; the case is re-expressed in the checkpoint's own normalisation."""
+        net, world = self.network, self.checkpoint.world
+        observed = constraint(world, net.stations, case.observations, net.errors, case.time)
+        forcing = case.forcing if self.forcing else None
+        drawn = self.task.analyse(case.time, generator, observed, forcing)
+        then = pd.DatetimeIndex([case.time])
+        physical = world.denormalise(drawn[None], then)
+        return self.setting.world.normalise(physical, then)[0]
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoint and sampling."""
+        return {
+            "checkpoint": self.checkpoint.name,
+            "weights_sha256": self.checkpoint.hash,
+            "sampling": vars(self.sampling),
+        }
+
+
+def setting_of(archive: Archive, variables: list[str]) -> Setting:
+    """The setting of an archive, scoring some of its variables."""
+    return Setting(archive, world_of(archive, variables or None))
+
+
+def members_of(seed: int, count: int, *keys: object) -> MemberGenerator:
+    """The members of a run, for one case."""
+    return MemberGenerator(derive_seed(seed, *keys), count)

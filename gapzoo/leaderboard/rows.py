@@ -1,0 +1,104 @@
+"""Rows: run an entry, keep its scores with their provenance, print tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from gapzoo.core import GapzooError
+from gapzoo.data.archive import Archive
+from gapzoo.fit import versions
+from gapzoo.leaderboard import TRACKS
+from gapzoo.leaderboard.methods import setting_of
+from gapzoo.leaderboard.protocol import Protocol
+
+FOLDER = Path("evaluation/leaderboard")
+
+
+def run(
+    protocol: Protocol, archive: Archive, entry: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Run an entry under a protocol and return its row.
+
+    Args:
+        protocol: what is fixed.
+        archive: truth and climatology.
+        entry: registered name of a method of the protocol's track.
+        options: the method's own, such as ``prior`` (a checkpoint) or ``steps``.
+    """
+    setting = setting_of(archive, protocol.variables)
+    total = protocol.cases * (len(protocol.densities) if protocol.track == "analysis" else 1)
+    started, cpu = time.monotonic(), time.process_time()
+    with _bar() as bar:
+        task = bar.add_task(entry, total=total)
+        scores, provenance = TRACKS[protocol.track](
+            protocol, setting, entry, options, lambda n: bar.advance(task, n)
+        )
+    return {
+        "entry": entry,
+        "protocol": protocol.name,
+        "protocol_hash": protocol.hash,
+        "archive_hash": archive.hash,
+        "members": protocol.members,
+        "cases": protocol.cases,
+        "seed": protocol.seed,
+        "estimator": protocol.estimator,
+        **provenance,
+        "scores": scores,
+        "wall_seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        **versions(),
+    }
+
+
+def _bar() -> Progress:
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn())
+
+
+def save(row: dict[str, Any], folder: Path = FOLDER, name: str | None = None) -> Path:
+    """Store a row under protocol and entry; one of the same name is replaced whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[^\w.-]+", "-", f"{row['protocol']}.{name or row['entry']}")
+    path = folder / f"{stem}.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(row, indent=1) + "\n")
+    part.replace(path)
+    return path
+
+
+def rows(protocol: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """All rows of a protocol.
+
+    Raises:
+        GapzooError: where their protocols' or truths' hashes differ, naming the rows.
+    """
+    found = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{protocol}.*.json"))]
+    for key in ("protocol_hash", "archive_hash"):
+        values = {row[key]: row["entry"] for row in found}
+        if len(values) > 1:
+            raise GapzooError(
+                f"rows of '{protocol}' differ in {key} ({values}); run them again alike"
+            )
+    return found
+
+
+def table(protocol: str, metric: str = "crps", folder: Path = FOLDER) -> Table:
+    """Entries by settings (densities or leads) for one metric."""
+    found = rows(protocol, folder)
+    if not found:
+        raise GapzooError(f"no rows of protocol '{protocol}' in {folder}; run an entry first")
+    settings = list(found[0]["scores"])
+    out = Table(title=f"{protocol}: {metric}")
+    for head in ("entry", *settings):
+        out.add_column(head, justify="left" if head == "entry" else "right")
+    for row in found:
+        values = [row["scores"][s].get(metric) for s in settings]
+        out.add_row(row["entry"], *("" if v is None else f"{v:.3f}" for v in values))
+    return out

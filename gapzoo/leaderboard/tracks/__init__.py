@@ -1,0 +1,1 @@
+"""How each kind of protocol is run; one file a track."""

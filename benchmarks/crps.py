@@ -1,19 +1,18 @@
-"""CRPS against other libraries, one thread, in one run: python benchmarks/crps.py [--full]
+"""CRPS against other libraries in one run, in CPU seconds on one thread.
 
-Fair CRPS of 50 members, float32 (torchmetrics has the biased estimator only and gives one mean).
-Each library gets its own preferred layout, made beforehand; gapzoo starts from (B,M,*E,H,W) and its
-time includes the transposition. --full is 96 x 48 x 20 channels x 64 samples, 1.2 GB.
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/crps.py [--full]
+
+CRPS of 50 members, float32; the fair estimator where a library has it. The others get members last
+in memory, made beforehand, and one sample at a time (all at once takes tens of GB of some);
+gapzoo starts from (B,M,*E,H,W) and its time includes the transposition. --full is 96 x 48 x 20
+channels x 64 samples: 3 GB and some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
-
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
 
 import numpy as np
 import scores.probability
@@ -27,51 +26,62 @@ from gapzoo.evaluators.crps import CRPS, ensemble_crps
 MEMBERS = 50
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Least CPU seconds of several runs."""
+def timed(run: Callable[[], float], repeats: int) -> tuple[float, float]:
+    """Least CPU seconds of several runs, and what they return."""
     found = []
     for _ in range(repeats):
         start = time.process_time()
-        run()
+        value = run()
         found.append(time.process_time() - start)
-    return min(found)
+    return min(found), value
 
 
-def torchmetrics_crps(members_last: torch.Tensor, truth: torch.Tensor, chunk: int = 4096) -> float:
-    """torchmetrics by chunks: its M x M tensor of the whole would not fit in memory."""
+def torchmetrics_crps(x: np.ndarray, y: np.ndarray, chunk: int = 4096) -> float:
+    """torchmetrics in chunks that keep its M x M tensor small."""
     metric = ContinuousRankedProbabilityScore()
-    for x, y in zip(members_last.split(chunk), truth.split(chunk), strict=True):
-        metric.update(x, y)
+    pairs = zip(torch.from_numpy(x).split(chunk), torch.from_numpy(y).split(chunk), strict=True)
+    for members, truth in pairs:
+        metric.update(members, truth)
     return metric.compute().item()
+
+
+def scores_crps(x: np.ndarray, y: np.ndarray) -> float:
+    """The mean of scores' fair CRPS."""
+    named = xr.DataArray(x, dims=["point", "member"]), xr.DataArray(y, dims=["point"])
+    return float(scores.probability.crps_for_ensemble(*named, "member", method="fair"))
+
+
+def rules_crps(estimator: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The mean of one of scoringrules' estimators."""
+    return lambda x, y: float(scoringrules.crps_ensemble(y, x, estimator=estimator).mean())
+
+
+OTHERS = {
+    "scoringrules fair": rules_crps("fair"),
+    "scoringrules pwm (fair)": rules_crps("pwm"),
+    "scoringrules qd (biased, its default)": rules_crps("qd"),
+    "scores fair": scores_crps,
+    "torchmetrics (biased)": torchmetrics_crps,
+}
 
 
 def candidates(forecast: torch.Tensor, truth: torch.Tensor) -> dict[str, Callable[[], float]]:
     """Name of a method to a call that gives its mean CRPS."""
-    rows = forecast.movedim(1, -1).reshape(-1, MEMBERS).contiguous()
-    x, y = rows.numpy(), truth.flatten().numpy()
-    x_named, y_named = xr.DataArray(x, dims=["point", "member"]), xr.DataArray(y, dims=["point"])
-
-    def rules(estimator: str, part: slice = slice(None)) -> float:
-        return float(scoringrules.crps_ensemble(y[part], x[part], estimator=estimator).mean())
+    x = forecast.movedim(1, -1).reshape(len(truth), -1, MEMBERS).contiguous().numpy()
+    y = truth.flatten(1).numpy()
 
     def streamed() -> float:
         metric = CRPS(np.ones(forecast.shape[-2]))
         metric.update(forecast, truth)
         return metric.compute().mean().item()
 
-    def of_scores() -> float:
-        return float(
-            scores.probability.crps_for_ensemble(x_named, y_named, "member", method="fair")
-        )
+    def by_samples(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[], float]:
+        return lambda: float(np.mean([score(a, b) for a, b in zip(x, y, strict=True)]))
 
     return {
         "gapzoo ensemble_crps (fair)": lambda: ensemble_crps(forecast, truth).mean().item(),
         "gapzoo CRPS metric (fair)": streamed,
-        "scoringrules fair": lambda: rules("fair"),
-        "scoringrules qd (its default, biased)": lambda: rules("qd"),
-        "scoringrules pwm (biased)": lambda: rules("pwm"),
-        "scores (fair)": of_scores,
-        "torchmetrics (biased)": lambda: torchmetrics_crps(rows, truth.flatten()),
+        **{name: by_samples(score) for name, score in OTHERS.items()},
     }
 
 
@@ -89,8 +99,7 @@ def main() -> None:
     print(f"CRPS of {MEMBERS} members at {truth.numel():,} points, CPU seconds, one thread")
     base = None
     for name, run in candidates(forecast, truth).items():
-        value = run()
-        took = seconds(run, given.repeats)
+        took, value = timed(run, given.repeats)
         base = base or took
         print(f"{name:40s}{took:9.3f} s{took / base:8.1f} x   mean {value:.6f}")
 

@@ -81,12 +81,16 @@ class Evaluator(Metric):
         """The weighted sums of each sample, (B,*E): what ``update`` adds up, for significance.
 
         Raises:
-            GapzooError: where shapes disagree, or the truth is NaN at a point that counts.
+            GapzooError: where shapes disagree, or truth or climatology are not finite at a point
+                that counts.
         """
         check_shapes(forecast, truth)
         self._require(forecast, truth, climatology)
         weight = masked_weights(self.area.to(truth.device), truth, mask)
         check_finite("truth", truth, weight)
+        if self.needs_climatology and climatology is not None:
+            behind = weight[:, None] if self.climatology_axes and weight.ndim > 2 else weight
+            check_finite("climatology", climatology, behind)
         found = self.sums(forecast, truth, weight, climatology)
         return poisoned(found, forecast, weight) if self.counts_members else found
 
@@ -228,6 +232,6 @@ def check_finite(what: str, field: Tensor, weight: Tensor) -> None:
     count = int((bad & (weight > 0)).sum())
     if count:
         raise GapzooError(
-            f"the {what} has {count} non-finite values among the points that count; pass "
-            "mask=torch.isfinite(truth) to leave them out"
+            f"the {what} has {count} non-finite values among the points that count; pass a "
+            "mask, such as torch.isfinite(truth), to leave them out"
         )

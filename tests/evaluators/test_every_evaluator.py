@@ -128,6 +128,12 @@ def test_needs_are_named(case, name):
             metric.update(case.forecast, case.truth)
         with pytest.raises(GapzooError, match="does not fit the truth"):
             metric.update(case.forecast, case.truth, climatology=torch.zeros(6, 8))
+        holed, mask = case.climatology(metric), torch.ones(6, 8, dtype=torch.bool)
+        holed[..., 2, 3], mask[2, 3] = torch.nan, False
+        with pytest.raises(GapzooError, match="the climatology has"):
+            metric.update(case.forecast, case.truth, climatology=holed)
+        metric.update(case.forecast, case.truth, mask, holed)
+        assert torch.isfinite(metric.compute()).all()
     if metric.least_members > 1:
         with pytest.raises(GapzooError, match="at least 2 members, the forecast has 1"):
             metric.update(case.forecast[:, :1], case.truth)

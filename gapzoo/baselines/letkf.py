@@ -119,11 +119,11 @@ class LETKF:
         return guess.sqrt()
 
     def _relax(self, before: Tensor, after: Tensor) -> Tensor:
-        """Relaxation to prior spread."""
+        """Relaxation to prior spread of the anomalies; the mean stays."""
         if self.rtps == 0:
             return after
-        s_b, s_a = before.std(0), after.std(0)
-        return after * (1 + self.rtps * (s_b - s_a) / s_a.clamp(min=1e-12))
+        s_b, s_a, mean = before.std(0), after.std(0), after.mean(0)
+        return mean + (after - mean) * (1 + self.rtps * (s_b - s_a) / s_a.clamp(min=1e-12))
 
     def _turn(self, members: int, generator: MemberGenerator | None, like: Tensor) -> Tensor | None:
         if not self.rotation:

@@ -1,5 +1,7 @@
 """Lorenz-96, twin experiments by seed: states (B,40) as (B,1,1,40), 40 variables, F = 8, RK4."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,8 @@ def start(count: int, generator: torch.Generator) -> Tensor:
     return run(x, 400)
 
 
-def climate(count: int = 2000) -> Tensor:
+@cache
+def climate(count: int = 1000) -> Tensor:
     """States of the climate, (count,1,1,40)."""
     return start(count, torch.Generator().manual_seed(1))
 

@@ -1,0 +1,85 @@
+"""Learning rate, weight averaging, condition dropout, seeds: known answers."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gapzoo.core import GapzooError
+from gapzoo.training.optimise import (
+    Optimisation,
+    average,
+    drop_condition,
+    generator_for,
+    seeded,
+)
+
+
+def test_learning_rate_at_its_corners():
+    rule = Optimisation(warmup=10, floor=0.1)
+    assert rule.factor(0, 0.0) == pytest.approx(0.1)
+    assert rule.factor(9, 0.0) == pytest.approx(1.0)
+    assert rule.factor(100, 0.5) == pytest.approx(0.1 + 0.9 / 2)
+    assert rule.factor(100, 0.25) == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert rule.factor(1000, 1.0) == rule.factor(1000, 3.0) == pytest.approx(0.1)
+
+
+def test_weight_decay_spares_biases_and_norms():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2))
+    decayed, spared = Optimisation(weight_decay=0.5).build(network).param_groups
+    assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 0.5
+    assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("peak", 0.0), ("warmup", -1), ("floor", 1.5), ("weight_decay", -1.0), ("decay", 1.0)],
+)
+def test_values_out_of_range_are_refused(field, value):
+    with pytest.raises(GapzooError, match=field):
+        Optimisation(**{field: value})
+
+
+def test_average_of_a_known_path():
+    """With w = n after step n, from w_bar = 0: w_bar = n - b (1 - b^n) / (1 - b)."""
+    trained, averaged = nn.Linear(1, 1), nn.Linear(1, 1)
+    averaged.requires_grad_(False)
+    with torch.no_grad():
+        averaged.weight.zero_()
+    b, start, steps = 0.5, 1000, 12
+    for n in range(1, steps + 1):
+        with torch.no_grad():
+            trained.weight.fill_(float(n))
+        average(averaged, trained, start + n, b)
+    assert averaged.weight.item() == pytest.approx(steps - b * (1 - b**steps) / (1 - b))
+
+
+def test_average_forgets_its_start():
+    trained, averaged = nn.Linear(1, 1), nn.Linear(1, 1)
+    average(averaged, trained, 1, 0.999)  # b = 1 / 10
+    start = averaged.weight.item()
+    with torch.no_grad():
+        trained.weight.fill_(start + 1.0)
+    average(averaged, trained, 2, 0.999)  # b = 2 / 11
+    assert averaged.weight.item() == pytest.approx(start + 1 - 2 / 11)
+
+
+def test_dropped_samples_are_zero_and_the_share_is_kept():
+    cond = torch.ones(20000, 1, 1, 1)
+    kept = drop_condition(cond, 0.3, generator_for(0, "test")).mean().item()
+    assert abs(kept - 0.7) < 4 * math.sqrt(0.3 * 0.7 / 20000)
+    two = torch.ones(8, 3, 2, 2)
+    dropped = drop_condition(two, 0.5, generator_for(1, "test"))
+    assert all(bool(s.all()) or not bool(s.any()) for s in dropped)
+
+
+def test_seeding_layers_leaves_the_global_stream_alone():
+    before = torch.random.get_rng_state()
+    with seeded(3, "step", 5):
+        first = torch.rand(4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    with seeded(3, "step", 5):
+        assert torch.equal(torch.rand(4), first)
+    with seeded(3, "step", 6):
+        assert not torch.equal(torch.rand(4), first)

@@ -94,6 +94,17 @@ def leaderboard_show(args: argparse.Namespace) -> None:
     CONSOLE.print(rows.table(args.protocol, args.metric, args.folder))
 
 
+def demo(args: argparse.Namespace) -> None:
+    """Simulate, assimilate, forecast and score, with one page as the result."""
+    from gapzoo.demo import Demo
+
+    given = {k: v for k, v in vars(args).items() if k in _DEMO and v is not None}
+    CONSOLE.print(f"report written to {Demo(**given).run()}")
+
+
+_DEMO = ("folder", "prior", "forecaster", "start", "members", "seed")
+
+
 def show(args: argparse.Namespace) -> None:
     """List what is registered."""
     from gapzoo.listing import registries
@@ -138,6 +149,13 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("recipe", type=Path)
     verify.add_argument("changes", nargs="*", help="key=value")
     _leaderboard(commands)
+    tour = _command(commands, "demo", demo)
+    tour.add_argument("--folder", type=Path, help="of the truth and the page (demo)")
+    tour.add_argument("--prior", help="checkpoint")
+    tour.add_argument("--forecaster", help="checkpoint")
+    tour.add_argument("--start", help="first day of the truth (2010-01-01)")
+    tour.add_argument("--members", type=int, help="(16)")
+    tour.add_argument("--seed", type=int, help="(0)")
     listing = _command(commands, "list", show)
     listing.add_argument("pattern", nargs="?", default="*")
     return top
@@ -148,7 +166,7 @@ def _leaderboard(commands: Any) -> None:
     parts = board.add_subparsers(required=True, metavar="ACTION")
     run = _command(parts, "run", leaderboard_run)
     run.add_argument("protocol", help="name or file")
-    run.add_argument("--entry", required=True, help="a method, see 'gapzoo list'")
+    run.add_argument("entry", help="a method, see 'gapzoo list'")
     run.add_argument("options", nargs="*", help="key=value of the method")
     run.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
     run.add_argument("--name", help="of the row, where one method has several")

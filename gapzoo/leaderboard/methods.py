@@ -73,6 +73,13 @@ class Network:
         self.stations = station_columns(grid, channels, self.fraction, self.seed)
         self.errors = standard_errors(self.stations, channels)
 
+    @property
+    def positions(self) -> np.ndarray:
+        """(n, 2) latitude and longitude of the stations."""
+        rows, columns = self.stations.columns.numpy().T
+        grid = self.world.grid
+        return np.stack([np.array(grid.latitude)[rows], np.array(grid.longitude)[columns]], 1)
+
     def observe(self, truth: Tensor, seed: int) -> Tensor:
         """(N,) observations of a truth (C, H, W) in SI units."""
         return simulate(truth, self.stations, self.errors, seed)

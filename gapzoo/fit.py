@@ -76,7 +76,7 @@ def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> Trained
     return ConvCast(recipe.model, change=change, **_weights(world), **common)
 
 
-def _weights(world: World) -> dict[str, torch.Tensor]:
+def _weights(world: World) -> dict[str, Any]:
     """Area weights, and point weights that bring whitened errors half-way back to SI units."""
     spread = torch.from_numpy(world.spread)[:, None, None]
     area = torch.from_numpy(world.grid.area_weights).float()
@@ -135,7 +135,7 @@ def save(
 ) -> Path:
     """Save a trained module's averaged network as a checkpoint."""
     world = data.world
-    network = module.backbone  # type: ignore[attr-defined]
+    network: Any = module.backbone
     parameters = sum(p.numel() for p in network.parameters())
     training = {
         "parameters": f"{parameters:,}",
@@ -147,7 +147,7 @@ def save(
     }
     details = {
         "model": recipe.model,
-        "arguments": module.arguments,  # type: ignore[attr-defined]
+        "arguments": module.arguments,
         "schedule": recipe.schedule,
         "schedule_options": dict(recipe.schedule_options),
         "precision": recipe.precision,

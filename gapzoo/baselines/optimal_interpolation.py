@@ -48,7 +48,7 @@ class OptimalInterpolation:
         grid: Grid,
         channels: Channels,
         *,
-        length: float = 2e6,
+        length: float = 4e6,
         tail: float = 0.0,
         vertical: float = math.inf,
         cross: float = 1.0,

@@ -56,7 +56,7 @@ def tune_optimal_interpolation(
         The best settings, and the table of all. The score is the mean over networks, cases,
         channels and area of CRPS divided by the channel's spread in the sample.
     """
-    options = options or {"length": [1e6, 1.5e6, 2e6, 3e6, 4e6], "tail": [0.0, 0.05]}
+    options = options or {"length": [2e6, 3e6, 4e6, 6e6], "tail": [0.0, 0.1]}
     spread = (sample - sample.mean(0)).square().mean((0, 2, 3)).sqrt()[:, None, None]
     area = torch.as_tensor(grid.area_weights, dtype=sample.dtype).unsqueeze(-1)
 

@@ -104,8 +104,9 @@ class Channels(Sequence[Channel]):
         return iter(self._channels)
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Channels) and self.level_kind == other.level_kind
-        return same and self._channels == other._channels
+        if not isinstance(other, Channels):
+            return False
+        return self.level_kind == other.level_kind and self._channels == other._channels
 
     def __hash__(self) -> int:
         return hash((self._channels, self.level_kind))

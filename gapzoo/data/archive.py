@@ -155,7 +155,7 @@ class Archive:
         self.path = Path(path)
         try:
             self.root = zarr.open_group(str(path), mode="r")
-            self.attributes = dict(self.root.attrs)
+            self.attributes: dict[str, Any] = dict(self.root.attrs)
         except (FileNotFoundError, OSError, ValueError) as error:
             raise GapzooError(
                 f"no archive at {path} ({error}); make one with 'gapzoo build-data'"

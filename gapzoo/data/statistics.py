@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,8 @@ class _Fit:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.normal, self.right = 0.0, 0.0
+        self.normal: Any = 0.0
+        self.right: Any = 0.0
 
     def add(self, times: pd.DatetimeIndex, fields: np.ndarray) -> None:
         basis = harmonics(times, self.count)
@@ -102,8 +104,10 @@ class _Sums:
 
     def __init__(self, weights: np.ndarray) -> None:
         self.weights = weights
-        self.count, self.first, self.second = 0, 0.0, 0.0
-        self.changes, self.change = 0, 0.0
+        self.count, self.changes = 0, 0
+        self.first: Any = 0.0
+        self.second: Any = 0.0
+        self.change: Any = 0.0
         self._last: tuple[np.ndarray, int] | None = None
 
     def add(self, states: np.ndarray, runs: np.ndarray) -> None:

@@ -36,7 +36,8 @@ class WindInverse:
         unit = np.zeros((len(index), 2, *self.modal_shape), np.float32)
         for n, (f, r, ell) in enumerate(index):
             unit[n, f, r, ell] = 1.0
-        columns = _zonal(*forward(unit[:, 0], unit[:, 1]), m)
+        u, v = forward(unit[:, 0], unit[:, 1])
+        columns = _zonal(u, v, m)
         return index, np.linalg.pinv(columns.T, rcond=1e-6)
 
     def __call__(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -140,9 +140,10 @@ class SpeedySource:
 
 def _save(path: Path, run: Run, shard: int) -> None:
     leaves = start_jax().tree_util.tree_leaves((run.dynamics, run.physics))
-    arrays = {f"leaf{n}": np.asarray(leaf) for n, leaf in enumerate(leaves)}
+    arrays: dict[str, Any] = {f"leaf{n}": np.asarray(leaf) for n, leaf in enumerate(leaves)}
+    arrays |= {"shard": np.int64(shard), "time": np.datetime64(run.time)}
     part = path.with_suffix(".part.npz")
-    np.savez(part, shard=shard, time=np.datetime64(run.time), **arrays)
+    np.savez(part, **arrays)
     part.replace(path)
 
 

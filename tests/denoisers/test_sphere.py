@@ -90,7 +90,11 @@ def test_convolution_of_one_point_sees_its_neighbours_across_the_pole():
 
 @pytest.mark.parametrize(
     ("shape", "reach", "message"),
-    [((1, 1, 4, 7), (1, 1), "even"), ((1, 1, 4, 8), (5, 0), "only"), ((1, 1, 4, 8), (0, 9), "only")],
+    [
+        ((1, 1, 4, 7), (1, 1), "even"),
+        ((1, 1, 4, 8), (5, 0), "only"),
+        ((1, 1, 4, 8), (0, 9), "only"),
+    ],
 )
 def test_refusals(shape, reach, message):
     with pytest.raises(GapzooError, match=message):

@@ -82,7 +82,7 @@ def leaderboard_run(args: argparse.Namespace) -> None:
     wanted = protocol.load(args.protocol)
     row = rows.run(wanted, Archive(args.archive), args.entry, dict(options))  # type: ignore[arg-type]
     path = rows.save(row, args.folder, args.name)
-    for metric in ("crps", "rmse", "spread_skill"):
+    for metric in rows.METRICS[wanted.track]:
         CONSOLE.print(rows.table(wanted.name, metric, args.folder))
     CONSOLE.print(f"row written to {path}")
 

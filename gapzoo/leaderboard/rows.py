@@ -19,6 +19,12 @@ from gapzoo.leaderboard.methods import setting_of
 from gapzoo.leaderboard.protocol import Protocol
 
 FOLDER = Path("evaluation/leaderboard")
+METRICS = {
+    "analysis": ("crps", "rmse", "spread_skill"),
+    "weather": ("crps", "rmse", "acc", "spread_skill"),
+    "prior": ("spectrum_error", "histogram_distance", "spread_ratio"),
+}
+"""What is printed after a run, by track."""
 
 
 def run(
@@ -33,6 +39,8 @@ def run(
         options: the method's own, such as ``prior`` (a checkpoint) or ``steps``.
     """
     setting = setting_of(archive, protocol.variables)
+    if protocol.track not in TRACKS:
+        raise GapzooError(f"protocol '{protocol.name}': track '{protocol.track}' is not known")
     total = protocol.cases * (len(protocol.densities) if protocol.track == "analysis" else 1)
     started, cpu = time.monotonic(), time.process_time()
     with _bar() as bar:

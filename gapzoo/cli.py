@@ -87,6 +87,22 @@ def leaderboard_run(args: argparse.Namespace) -> None:
     CONSOLE.print(f"row written to {path}")
 
 
+def leaderboard_tune(args: argparse.Namespace) -> None:
+    """Run an entry for every combination of listed options and keep the best of each setting."""
+    from omegaconf import OmegaConf
+
+    from gapzoo.data.archive import Archive
+    from gapzoo.leaderboard import protocol, rows
+
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.options))
+    grid = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
+    found = rows.tune(protocol.load(args.protocol), Archive(args.archive), args.entry, grid)
+    for row in found["tried"]:
+        CONSOLE.print(row)
+    path = rows.save({**found, "entry": f"{args.entry}.tuned"}, args.folder)
+    CONSOLE.print(f"best: {found['best']}\nwritten to {path}")
+
+
 def leaderboard_show(args: argparse.Namespace) -> None:
     """Print a protocol's table."""
     from gapzoo.leaderboard import rows
@@ -173,8 +189,13 @@ def _leaderboard(commands: Any) -> None:
     show = _command(parts, "show", leaderboard_show)
     show.add_argument("protocol")
     show.add_argument("--metric", default="crps")
-    for each in (run, show):
-        each.add_argument("--folder", type=Path, default=Path("evaluation/leaderboard"))
+    tune = _command(parts, "tune", leaderboard_tune)
+    tune.add_argument("protocol", help="name or file, in the validation years")
+    tune.add_argument("entry", help="a method")
+    tune.add_argument("options", nargs="*", help="key=[value,value,...]")
+    tune.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
+    for each, folder in ((run, "leaderboard"), (show, "leaderboard"), (tune, "tuning")):
+        each.add_argument("--folder", type=Path, default=Path("evaluation") / folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

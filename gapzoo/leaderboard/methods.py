@@ -5,9 +5,11 @@ A method is prepared for a network and then draws an ensemble for each case; sta
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,19 +163,32 @@ class ClimatologyMethod(Method):
 
 @METHODS.register("optimal_interpolation")
 class OptimalInterpolationMethod(Method):
-    """Optimal interpolation with the localised covariance of the training years."""
+    """Optimal interpolation with the localised covariance of the training years.
 
-    def __init__(self, setting: Setting, samples: int = 800, **options: Any) -> None:
+    Args:
+        setting: what it may use.
+        samples: states of the training years that the covariance is taken from.
+        tuned: result of ``gapzoo leaderboard tune``: options by density.
+        options: of ``OptimalInterpolation``, for every density.
+    """
+
+    def __init__(
+        self, setting: Setting, samples: int = 1000, tuned: str | None = None, **options: Any
+    ) -> None:
         super().__init__(setting)
-        self.options = {"samples": samples, **options}
-        grid, channels = setting.world.grid, setting.world.channels
-        self.baseline = OptimalInterpolation(setting.sample(samples), grid, channels, **options)
+        best = json.loads(Path(tuned).read_text())["best"] if tuned else {}
+        self.options, self.samples, self.tuned = options, samples, best
+        self._sample = setting.sample(samples)
 
     def prepare(self, network: Network) -> None:
         """Factorise the network's innovation covariance."""
         super().prepare(network)
-        whitened = network.stations.scaled(0.0, self.setting.world.std)[0]
-        self._gain = self.baseline.network(whitened, network.errors)
+        world = self.setting.world
+        tuned = self.tuned.get(f"{network.fraction:g}", {})
+        options = {**self.options, **{k: v for k, v in tuned.items() if k != "samples"}}
+        baseline = OptimalInterpolation(self._sample, world.grid, world.channels, **options)
+        whitened = network.stations.scaled(0.0, world.std)[0]
+        self._gain = baseline.network(whitened, network.errors)
 
     def draw(self, case: Case, generator: MemberGenerator) -> Tensor:
         """See Method."""
@@ -183,7 +198,7 @@ class OptimalInterpolationMethod(Method):
 
     def provenance(self) -> dict[str, Any]:
         """Its settings."""
-        return {"options": self.options}
+        return {"options": {"samples": self.samples, **self.options, "tuned": self.tuned}}
 
 
 @METHODS.register("gap")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -110,3 +111,36 @@ def table(protocol: str, metric: str = "crps", folder: Path = FOLDER) -> Table:
         values = [row["scores"][s].get(metric) for s in settings]
         out.add_row(row["entry"], *("" if v is None else f"{v:.3f}" for v in values))
     return out
+
+
+def tune(
+    protocol: Protocol,
+    archive: Archive,
+    entry: str,
+    grid: dict[str, list[Any]],
+    metric: str = "crps",
+) -> dict[str, Any]:
+    """Run an entry for every combination of options and keep the best of each setting.
+
+    Args:
+        protocol: in the validation years.
+        archive: truth and training years.
+        entry: a method.
+        grid: values to try, by option.
+        metric: the smaller the better.
+
+    Returns:
+        ``best`` options by setting (density, lead), and ``tried``: options and values of all.
+    """
+    names, tried = list(grid), []
+    for values in itertools.product(*grid.values()):
+        options = dict(zip(names, values, strict=True))
+        scores = run(protocol, archive, entry, dict(options))["scores"]
+        tried.append({"options": options, metric: {k: v[metric] for k, v in scores.items()}})
+    settings = tried[0][metric]
+    best = {s: _least(tried, metric, s) for s in settings}
+    return {"entry": entry, "protocol": protocol.name, "best": best, "tried": tried, **versions()}
+
+
+def _least(tried: list[dict[str, Any]], metric: str, setting: str) -> dict[str, Any]:
+    return min(tried, key=lambda row: row[metric][setting])["options"]

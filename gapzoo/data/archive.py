@@ -58,6 +58,7 @@ def create(path: Path, spec: ArchiveSpec) -> None:
     if (path / "zarr.json").exists():
         old = dict(zarr.open_group(path, mode="r").attrs)
         _refuse_other(path, old, attrs)
+        _refuse_moved(path, spec)
         return
     root = zarr.create_group(path)
     height, width = spec.grid.shape
@@ -102,6 +103,17 @@ def _refuse_other(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
                 f"{path} holds another archive: its '{key}' is {old.get(key)!r}, not {value!r}; "
                 "give another --output or remove it"
             )
+
+
+def _refuse_moved(path: Path, spec: ArchiveSpec) -> None:
+    old = Archive(path)
+    same = {"grid": old.grid.matches(spec.grid), "times": old.times.equals(spec.times)}
+    same["runs"] = np.array_equal(old.runs, spec.runs)
+    for name in (n for n, alike in same.items() if not alike):
+        raise GapzooError(
+            f"{path} holds another archive: its {name} differ from those asked for; "
+            "give another --output or remove it"
+        )
 
 
 def _series(root: zarr.Group, name: str, shape: tuple[int, ...]) -> None:
@@ -264,12 +276,17 @@ class _Reader:
         if shard not in self._maps:
             self._maps[shard] = self._map(shard)
         mapped = self._maps[shard]
-        step = self.array[position] if mapped is None else self._view(*mapped, row)
+        step = self._through_zarr(position) if mapped is None else self._view(*mapped, row)
         if step is None:
             raise GapzooError(
                 f"step {position} of {self.folder} was never written; go on with build-data"
             )
         return step if channels is None else step[channels]
+
+    def _through_zarr(self, position: int) -> np.ndarray | None:
+        """The step; None where it is the fill value throughout, which no state is."""
+        step = self.array[position]
+        return None if np.isnan(step).all() else step
 
     def _map(self, shard: int) -> tuple[np.ndarray, np.ndarray] | None:
         file = self.folder / "c" / str(shard) / "0" / "0" / "0"

@@ -1,0 +1,102 @@
+"""Building: killed and resumed equals uninterrupted, whatever the number of processes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worlds import Fault, ToySource, expect, fill
+
+from gapzoo.core import GapzooError
+from gapzoo.data import build as building
+from gapzoo.data.archive import SHARD, Archive
+from gapzoo.data.build import Build
+
+TRAIN = ("1979-01-01", "1979-12-31")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a store but the builder's scratch."""
+    found = (p for p in folder.rglob("*") if p.is_file() and ".build" not in p.parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Built by one process without a stop: four segments of two shards."""
+    path = tmp_path_factory.mktemp("whole") / "toy.zarr"
+    return Build("toy", {"fault": Fault()}, path, TRAIN).run(workers=1)
+
+
+def test_a_build_is_what_its_source_gives(whole, tmp_path):
+    fill(tmp_path / "plain.zarr", ToySource())
+    every = np.arange(731)
+    for name in ("state", "forcing"):
+        plain = Archive(tmp_path / "plain.zarr").read(name, every)
+        assert plain.tobytes() == whole.read(name, every).tobytes()
+    assert np.isfinite(whole.array("climatology")).all()
+
+
+def test_killed_and_resumed_by_two_processes_equals_uninterrupted_by_one(whole, tmp_path):
+    """Killed in the second shard of a segment, so that its restart point is used."""
+    path = tmp_path / "killed.zarr"
+    fault = Fault(3, str(tmp_path / "struck"))
+    build = Build("toy", {"fault": fault}, path, TRAIN)
+    with pytest.raises(RuntimeError, match="killed before shard 3"):
+        build.run(workers=2)
+    with expect(GapzooError, "never written", "build-data"):
+        Archive(path).read("state", np.array([3 * SHARD]))
+    with expect(GapzooError, "has no 'mean'"):
+        Archive(path).array("mean")
+    made = path / "state" / "c" / "2" / "0" / "0" / "0"
+    before = made.stat().st_mtime_ns
+    done = build.run(workers=2)
+    assert made.stat().st_mtime_ns == before, "a shard that was written is not made again"
+    assert files(path) == files(whole.path)
+    assert done.hash == whole.hash
+
+
+def test_shards_written_after_the_restart_point_are_made_again_alike(whole, tmp_path):
+    """A kill between writing a shard and moving the restart point on."""
+    path = shutil.copytree(whole.path, tmp_path / "late.zarr")
+    scratch = path / ".build"
+    (scratch / "segment-0001.done").write_text("3")
+    (scratch / "toy-1.npz").unlink()  # starts the segment again from its first shard
+    build = Build("toy", {"fault": Fault()}, path, TRAIN)
+    segment = ToySource().segments()[1]
+    building._work(build, segment, scratch)
+    assert files(path) == files(whole.path)
+
+
+def test_a_finished_segment_is_left_alone(whole):
+    build = Build("toy", {"fault": Fault(0, "/nonexistent/marker")}, whole.path, TRAIN)
+    building._work(build, ToySource().segments()[0], whole.path / ".build")
+
+
+def test_a_value_that_is_not_finite_names_its_step(tmp_path):
+    source = {"hole": 130, "end": "1979-06-30"}
+    fill_layout = ToySource(**source)
+    build = Build("toy", source, tmp_path / "nan.zarr", TRAIN)
+    building.create(build.output, fill_layout.spec())
+    with expect(GapzooError, "source 'toy'", "not finite at step 130"):
+        building._work(build, fill_layout.segments()[0], tmp_path)
+    written = Archive(build.output)
+    assert np.isfinite(written.read("state", np.array([119]))).all()
+    with expect(GapzooError, "never written"):
+        written.read("state", np.array([120]))
+
+
+def test_a_truth_outside_the_training_years_has_no_statistics(tmp_path):
+    """Nor does it need any: it is read with those of the training archive."""
+    path = tmp_path / "truth.zarr"
+    fill(path, ToySource(end="1979-01-20"))
+    archive = Build("toy", {}, path, ("1990-01-01", "1991-01-01"))._finish()
+    assert "mean" not in archive.root and len(archive.times) == 20
+
+
+def test_unknown_sources_and_arguments_are_refused(tmp_path):
+    with expect(GapzooError, "no source 'tooy'; did you mean 'toy'?"):
+        Build("tooy", {}, tmp_path / "x", TRAIN).run(1)
+    with expect(GapzooError, "source 'toy'", "'colour'"):
+        Build("toy", {"colour": 1}, tmp_path / "x", TRAIN).run(1)
+    assert not (tmp_path / "x").exists()

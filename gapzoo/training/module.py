@@ -76,8 +76,12 @@ class TrainedModule(lightning.LightningModule):
         step = self.trainer.global_step + 1
         average(self.kept, self.trained, step, self.optimisation.decay)
         if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.record(step, "train", self.train_levels.compute())
+            self.record(step, "train", {**self.train_levels.compute(), **self.extras()})
             self.train_levels.reset()
+
+    def extras(self) -> dict[str, Any]:
+        """More numbers for the log of training."""
+        return {}
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation loss, overall and by level."""
@@ -155,6 +159,14 @@ class DiffusionModule(TrainedModule):
     def backbone(self) -> nn.Module:
         """The averaged backbone: what a checkpoint holds."""
         return self.averaged.backbone
+
+    def extras(self) -> dict[str, Any]:
+        """Of a mixture, the least and the most used expert's share of the last batch, times E."""
+        report = getattr(self.denoiser.backbone, "expert_use", None)
+        if report is None:
+            return {}
+        use = report()
+        return {"least_use": use.min() * use.shape[-1], "most_use": use.max() * use.shape[-1]}
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Any:
         """The averaged denoiser's posterior; see :class:`gapzoo.diffusion.Denoiser`."""

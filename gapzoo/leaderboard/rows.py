@@ -23,6 +23,7 @@ FOLDER = Path("evaluation/leaderboard")
 METRICS = {
     "analysis": ("crps", "rmse", "spread_skill"),
     "weather": ("crps", "rmse", "acc", "spread_skill"),
+    "cycle": ("crps", "rmse", "spread_skill"),
     "prior": ("spectrum_error", "histogram_distance", "spread_ratio"),
 }
 """What is printed after a run, by track."""
@@ -42,7 +43,8 @@ def run(
     setting = setting_of(archive, protocol.variables)
     if protocol.track not in TRACKS:
         raise GapzooError(f"protocol '{protocol.name}': track '{protocol.track}' is not known")
-    total = protocol.cases * (len(protocol.densities) if protocol.track == "analysis" else 1)
+    by_density = protocol.track in ("analysis", "cycle")
+    total = protocol.cases * (len(protocol.densities) if by_density else 1)
     started, cpu = time.monotonic(), time.process_time()
     with _bar() as bar:
         task = bar.add_task(entry, total=total)

@@ -22,9 +22,10 @@ def build_data(args: argparse.Namespace) -> None:
     from gapzoo.data.build import Build
 
     arguments = {k: v for k, v in vars(args).items() if k in _SPEEDY and v is not None}
-    archive = Build("speedy", arguments, args.output, tuple(args.train)).run(args.workers)
+    output = args.output or Path(f"archives/speedy-t{args.truncation or 21}.zarr")
+    archive = Build("speedy", arguments, output, tuple(args.train)).run(args.workers)
     CONSOLE.print(
-        f"{args.output}: {len(archive.times)} steps of {len(archive.channels)} channels, "
+        f"{output}: {len(archive.times)} steps of {len(archive.channels)} channels, "
         f"{archive.times[0]:%Y-%m-%d} to {archive.times[-1]:%Y-%m-%d}, hash {archive.hash}"
     )
 
@@ -141,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("gapzoo", description="Generative assimilation and prediction")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     data = _command(commands, "build-data", build_data)
-    data.add_argument("--output", type=Path, default=Path("archives/speedy-t21.zarr"))
+    data.add_argument("--output", type=Path, help="store (archives/speedy-tTRUNCATION.zarr)")
     data.add_argument("--truncation", type=int, choices=(21, 31), help="21 (64x32) or 31 (96x48)")
     data.add_argument("--start", help="first day (1979-01-01)")
     data.add_argument("--end", help="last day (2013-12-31)")

@@ -93,7 +93,11 @@ class Reader:
 
 
 class States(Dataset):
-    """Batches {state, cond} of single states."""
+    """Batches {state, cond} of single states.
+
+    An item is asked for by the numbers of its samples: sample n is row n modulo the rows, so that
+    later passes over the data have numbers of their own.
+    """
 
     def __init__(self, reader: Reader, positions: np.ndarray) -> None:
         self.reader, self.positions = reader, positions
@@ -101,8 +105,8 @@ class States(Dataset):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, rows: Any) -> Batch:
-        chosen = self.positions[np.atleast_1d(rows)]
+    def __getitem__(self, numbers: Any) -> Batch:
+        chosen = self.positions[np.atleast_1d(numbers) % len(self)]
         return {"state": self.reader.state(chosen), "cond": self.reader.condition(chosen)}
 
 
@@ -129,11 +133,11 @@ class Pairs(States):
         unbroken = (runs[positions] == runs[ends]) & (positions + self.ahead[-1] <= last)
         super().__init__(reader, positions[unbroken])
 
-    def __getitem__(self, rows: Any) -> Batch:
-        rows = np.atleast_1d(rows)
-        draw = np.random.default_rng(derive_seed(self.seed, *rows[:4].tolist()))
-        ahead = draw.choice(self.ahead, len(rows))
-        start = self.positions[rows]
+    def __getitem__(self, numbers: Any) -> Batch:
+        numbers = np.atleast_1d(numbers)
+        draws = [derive_seed(self.seed, "lead", n) % len(self.ahead) for n in numbers.tolist()]
+        ahead = self.ahead[draws]
+        start = self.positions[numbers % len(self)]
         reader = self.reader
         return {
             "state": reader.state(start),
@@ -144,10 +148,10 @@ class Pairs(States):
 
 
 class EpochSampler(Sampler[np.ndarray]):
-    """``steps`` batches of row numbers an epoch, a function of (seed, epoch) alone.
+    """``steps`` batches of sample numbers an epoch, a function of (seed, epoch) alone.
 
-    Rows are drawn in passes over shuffled data; each of ``world`` processes takes its part of the
-    batch.
+    Rows are drawn in passes over shuffled data; the number of a sample is ``pass * rows + row``.
+    Each of ``world`` processes takes its part of the batch.
     """
 
     def __init__(
@@ -170,12 +174,12 @@ class EpochSampler(Sampler[np.ndarray]):
             yield self.batch_of(step)[self.rank :: self.world]
 
     def batch_of(self, step: int) -> np.ndarray:
-        """(batch,) rows of global step ``step``."""
+        """(batch,) sample numbers of global step ``step``."""
         wanted = np.arange(step * self.batch, (step + 1) * self.batch)
         out = np.empty(self.batch, np.int64)
         for number in np.unique(wanted // self.rows):
             here = wanted // self.rows == number
-            out[here] = self._pass(int(number))[wanted[here] % self.rows]
+            out[here] = number * self.rows + self._pass(int(number))[wanted[here] % self.rows]
         return out
 
     def _pass(self, number: int) -> np.ndarray:

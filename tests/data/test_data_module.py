@@ -1,0 +1,208 @@
+"""Batches are a function of (seed, step) alone; ranks share them; pairs stay within runs."""
+
+import copy
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from worlds import NAMES, expect, toy_archive
+
+from gapzoo.core import GapzooError
+from gapzoo.data.archive import Archive
+from gapzoo.data.module import ArchiveDataModule, EpochSampler, Pairs, Reader, world_of
+
+TRAIN, VALIDATE = ("1979-01-01", "1979-12-31"), ("1980-01-01", "1980-06-30")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("module") / "toy.zarr"
+    toy_archive(path)
+    return path
+
+
+def data(path, **arguments):
+    settings = {"train": TRAIN, "validate": VALIDATE, "batch_size": 8, "steps_per_epoch": 3}
+    return ArchiveDataModule(str(path), **(settings | arguments))
+
+
+def batches(module, epoch=0):
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def equal(left, right):
+    return all(
+        a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["states", "pairs"])
+def test_batches_depend_on_seed_and_step_alone(path, kind):
+    options = {"kind": kind, "hours": (24, 48)}
+    first = [b for e in (0, 1) for b in batches(data(path, **options), e)]
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002  what the global streams hold must not matter
+    module = data(path, **options)
+    batches(module, 5)
+    second = [b for e in (0, 1) for b in batches(module, e)]
+    assert equal(first, second)
+    assert equal(batches(data(path, **options), 1), first[3:]), "a resumed run starts at epoch 1"
+    assert not equal(batches(data(path, seed=1, **options)), first[:3])
+
+
+def test_the_length_of_an_epoch_changes_no_batch(path):
+    six = batches(data(path, steps_per_epoch=6))
+    three = [b for e in (0, 1) for b in batches(data(path), e)]
+    assert equal(six, three)
+
+
+def test_a_pass_shows_every_sample_once():
+    sampler = EpochSampler(rows=10, batch=4, steps=5, seed=3)
+    numbers = np.concatenate(list(sampler))
+    assert sorted(numbers[:10]) == list(range(10))
+    assert sorted(numbers[10:]) == list(range(10, 20))
+    assert numbers[:10].tolist() != (numbers[10:] - 10).tolist() and len(sampler) == 5
+
+
+def test_later_passes_show_the_same_states_with_other_leads(path):
+    pairs = data(path, kind="pairs", hours=(24, 48, 72)).dataset("train")
+    rows = np.arange(len(pairs))
+    first, second = pairs[rows], pairs[rows + len(pairs)]
+    assert torch.equal(first["state"], second["state"])
+    same = (first["hours"] == second["hours"]).float().mean().item()
+    assert same == pytest.approx(1 / 3, abs=4 * (2 / 9 / len(pairs)) ** 0.5)
+
+
+def test_two_ranks_together_make_the_batch():
+    whole = EpochSampler(100, 8, 4, 0)
+    halves = [EpochSampler(100, 8, 4, 0, rank, 2) for rank in (0, 1)]
+    for epoch in (0, 3):
+        for sampler in (whole, *halves):
+            sampler.set_epoch(epoch)
+        for all_rows, *parts in zip(whole, *halves, strict=True):
+            assert [len(p) for p in parts] == [4, 4]
+            assert np.stack(parts, 1).ravel().tolist() == all_rows.tolist()
+    with expect(GapzooError, "batch size 8", "3 devices"):
+        EpochSampler(100, 8, 4, 0, 0, 3)
+
+
+@pytest.mark.parametrize("kind", ["states", "pairs"])
+def test_the_ranks_of_a_trainer_share_a_batch(path, kind):
+    """Each tensor of the whole batch is the two ranks' own, in turn."""
+    parts = []
+    for rank in (0, 1):
+        module = data(path, kind=kind, hours=(24, 48))
+        module.trainer = type("Two", (), {"global_rank": rank, "world_size": 2})()
+        parts.append(batches(module))
+    wholes = batches(data(path, kind=kind, hours=(24, 48)))
+    for whole, even, odd in zip(wholes, *parts, strict=True):
+        for name, value in whole.items():
+            assert torch.equal(torch.stack([even[name], odd[name]], 1).flatten(0, 1), value), name
+
+
+def test_lightning_hands_out_these_very_batches(path):
+    """Two epochs of a real Trainer, which sets the epoch itself."""
+
+    class Note(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.seen = torch.nn.Parameter(torch.ones(1)), []
+
+        def training_step(self, batch, index):
+            self.seen.append(batch)
+            return self.weight.sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    note = Note()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    lightning.Trainer(
+        max_epochs=2, accelerator="cpu", enable_checkpointing=False,
+        use_distributed_sampler=False, **quiet,
+    ).fit(note, data(path))  # fmt: skip
+    expected = [b for e in (0, 1) for b in batches(data(path), e)]
+    assert equal(note.seen, expected)
+
+
+def test_a_batch_holds_the_states_of_its_rows(path):
+    archive = Archive(path)
+    world = world_of(archive)
+    batch = data(path).dataset("train")[np.array([5, 2])]
+    states = torch.from_numpy(archive.read("state", np.array([5, 2])))
+    times = archive.times[[5, 2]]
+    assert torch.equal(batch["state"], world.normalise(states, times))
+    anomaly = world.forcing_anomaly(archive.read("forcing", np.array([5, 2])), times)
+    assert torch.equal(batch["cond"], world.condition(times, anomaly))
+
+
+def test_pairs_are_as_far_apart_as_they_say_and_stay_in_a_run(path):
+    module = data(path, kind="pairs", hours=(24, 72), train=("1979-01-01", "1979-10-31"))
+    pairs, archive = module.dataset("train"), module.archive
+    start = pairs.positions
+    assert start.max() + 3 == 303, "no target lies after the period"
+    missing = sorted(set(range(304)) - set(start.tolist()))
+    assert missing == [237, 238, 239, 301, 302, 303], "the joint lies after step 239"
+    rows = np.arange(len(start))
+    batch = pairs[rows]
+    ahead = (batch["hours"] / 24).long().numpy()
+    assert set(ahead.tolist()) == {1, 3} and abs((ahead == 1).mean() - 0.5) < 0.1
+    assert (archive.runs[start] == archive.runs[start + ahead]).all()
+    reader = Reader(archive, module.world)
+    assert torch.equal(batch["target"], reader.state(start + ahead))
+    assert torch.equal(batch["state"], reader.state(start))
+    assert torch.equal(batch["cond"], reader.condition(start))
+
+
+def test_leads_that_the_archive_does_not_have_are_refused(path):
+    for hours in ([12], [36], [0], [-24]):
+        with expect(GapzooError, f"leads {hours} h", "multiple of 24 h"):
+            data(path, kind="pairs", hours=hours).dataset("train")
+    reader = Reader(Archive(path), world_of(Archive(path)))
+    assert len(Pairs(reader, np.arange(5), [96])) == 1
+
+
+def test_validation_is_the_same_every_time_and_spans_its_period(path):
+    module = data(path, validation_samples=20)
+    first, second = (list(module.val_dataloader()) for _ in range(2))
+    assert equal(first, second)
+    rows = np.concatenate([list(b) for b in module.val_dataloader().sampler])
+    assert len(rows) == 20 and rows[0] == 0 and rows[-1] == 181
+    assert np.ptp(np.diff(rows)) <= 1
+
+
+def test_a_subset_of_variables_is_the_same_numbers(path):
+    whole, part = data(path), data(path, variables=["surface_pressure", "temperature@0.2"])
+    assert part.world.channels.labels == [NAMES[0], NAMES[2]], "in the archive's order"
+    all_states = whole.dataset("train")[np.arange(3)]["state"]
+    assert torch.equal(part.dataset("train")[np.arange(3)]["state"], all_states[:, [0, 2]])
+    assert part.world.spread == pytest.approx(whole.world.spread[[0, 2]])
+    assert part.world.diff_std == pytest.approx(whole.world.diff_std[[0, 2]])
+
+
+def test_a_given_world_normalises_another_archive(path, tmp_path):
+    """Fine-tuning: the parent's statistics, not the archive's own."""
+    other = toy_archive(tmp_path / "other.zarr", noise=3.0, seed=5)
+    world = copy.deepcopy(world_of(Archive(path)))
+    module = data(other.path, world=world)
+    state = module.dataset("train")[np.arange(365)]["state"]
+    assert module.world is world and state.std() > 2.5
+
+
+def test_what_does_not_fit_is_refused(path, tmp_path):
+    with expect(GapzooError, "data kind 'state'", "'states' or 'pairs'"):
+        data(path, kind="state")
+    with expect(GapzooError, "'geopotential'"):
+        data(path, variables=["geopotential"])
+    with expect(GapzooError, "no step from 2001-01-01 to 2002-01-01", "covers 1979-01-01"):
+        data(path, train=("2001-01-01", "2002-01-01")).dataset("train")
+    wide = toy_archive(tmp_path / "wide.zarr", width=16, end="1979-12-31")
+    with expect(GapzooError, "wide.zarr", "(4, 16)", "toy", "(4, 8)"):
+        data(wide.path, world=world_of(Archive(path))).dataset("train")
+    fewer = toy_archive(tmp_path / "fewer.zarr", names=NAMES[1:], end="1979-12-31")
+    with expect(GapzooError, f"no channel '{NAMES[0]}'"):
+        data(fewer.path, world=world_of(Archive(path))).dataset("train")

@@ -24,7 +24,7 @@ def bias():
 
 def _width(bias, values, block):
     found = interval(
-        bias, _series(values), block=block, generator=np.random.default_rng(1), resamples=1500
+        bias, _series(values), block=block, generator=np.random.default_rng(1), resamples=1000
     )
     return (found.high - found.low).item()
 
@@ -36,7 +36,7 @@ def test_independent_samples_follow_normal_theory(bias):
 
 
 def test_blocks_see_serial_correlation(bias):
-    noise, a = np.random.default_rng(0).normal(size=8_000), 0.8
+    noise, a = np.random.default_rng(0).normal(size=6_000), 0.8
     values = scipy.signal.lfilter([1], [1, -a], noise)
     independent = 2 * 1.96 * values.std() / len(values) ** 0.5
     assert _width(bias, values, 1) == pytest.approx(independent, rel=0.06)

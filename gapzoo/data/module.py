@@ -151,16 +151,24 @@ class EpochSampler(Sampler[np.ndarray]):
     """``steps`` batches of sample numbers an epoch, a function of (seed, epoch) alone.
 
     Rows are drawn in passes over shuffled data; the number of a sample is ``pass * rows + row``.
-    Each of ``world`` processes takes its part of the batch.
+    Each of ``world`` processes takes its part of the batch. A resumed run goes on at global step
+    ``start``, in the middle of its epoch.
     """
 
     def __init__(
-        self, rows: int, batch: int, steps: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        rows: int,
+        batch: int,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
     ) -> None:
         if batch % world:
             raise GapzooError(f"batch size {batch} does not divide by {world} devices")
         self.rows, self.batch, self.steps, self.seed = rows, batch, steps, seed
-        self.rank, self.world, self.epoch = rank, world, 0
+        self.rank, self.world, self.start, self.epoch = rank, world, start, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch."""
@@ -170,7 +178,8 @@ class EpochSampler(Sampler[np.ndarray]):
         return self.steps
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
+        first = self.epoch * self.steps
+        for step in range(max(first, self.start), first + self.steps):
             yield self.batch_of(step)[self.rank :: self.world]
 
     def batch_of(self, step: int) -> np.ndarray:
@@ -243,9 +252,12 @@ class ArchiveDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """``steps_per_epoch`` batches an epoch."""
         data = self.dataset("train")
-        rank, size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, size, start = 0, 1, 0
+        if self.trainer is not None:
+            rank, size = self.trainer.global_rank, self.trainer.world_size
+            start = self.trainer.global_step * self.trainer.accumulate_grad_batches
         sampler = EpochSampler(
-            len(data), self.batch_size, self.steps_per_epoch, self.seed, rank, size
+            len(data), self.batch_size, self.steps_per_epoch, self.seed, rank, size, start
         )
         return DataLoader(data, batch_size=None, sampler=sampler)
 

@@ -113,7 +113,7 @@ def _merged(path: Path, above: tuple[Path, ...]) -> DictConfig:
         raise GapzooError(f"recipe {path} is its own base; remove one 'base:'")
     try:
         own = OmegaConf.load(path)
-    except (OSError, YAMLError) as error:
+    except (OSError, UnicodeError, YAMLError) as error:
         raise GapzooError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(own, DictConfig):
         raise GapzooError(f"recipe {path} must be 'key: value' lines")
@@ -125,10 +125,7 @@ def _merged(path: Path, above: tuple[Path, ...]) -> DictConfig:
 
 def _typed(schema: type, values: Any, where: str, overrides: list[str]) -> Any:
     known = {f.name for f in dataclasses.fields(schema)}
-    for text in overrides:
-        if "=" not in text:
-            raise GapzooError(f"'{text}' is no change of a recipe; write key=value")
-    changes = OmegaConf.from_dotlist(overrides)
+    changes = _changes(overrides)
     for key in [*values, *changes]:
         if key not in known:
             raise GapzooError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
@@ -136,7 +133,20 @@ def _typed(schema: type, values: Any, where: str, overrides: list[str]) -> Any:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values, changes)
         return OmegaConf.to_object(merged)
     except (ConfigKeyError, OmegaConfBaseException) as error:
-        raise GapzooError(f"{where}: {str(error).splitlines()[0]}") from None
+        key = getattr(error, "full_key", None)
+        at = f"'{key}': " if key else ""
+        raise GapzooError(f"{where}: {at}{str(error).splitlines()[0]}") from None
+
+
+def _changes(overrides: list[str]) -> DictConfig:
+    for text in overrides:
+        if "=" not in text:
+            raise GapzooError(f"'{text}' is no change of a recipe; write key=value")
+        try:
+            OmegaConf.from_dotlist([text])
+        except YAMLError:
+            raise GapzooError(f"'{text}': what follows '=' is no YAML; quote it") from None
+    return OmegaConf.from_dotlist(overrides)
 
 
 def dump(recipe: Any) -> str:

@@ -1,4 +1,4 @@
-"""The world: normalisation that undoes itself and gives unit variance; the conditioning's layout."""
+"""The world: normalisation undoes itself and gives unit variance; layout of the conditioning."""
 
 import dataclasses
 

@@ -1,0 +1,98 @@
+"""Recipes: bases, changes, and every mistake named with its nearest."""
+
+from pathlib import Path
+
+import pytest
+from worlds import expect
+
+from gapzoo import recipe
+from gapzoo.core import GapzooError
+from gapzoo.denoisers import DENOISERS
+from gapzoo.diffusion import SCHEDULES
+from gapzoo.forecasters import NETWORKS
+
+SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str, name: str = "r.yaml") -> Path:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_recipes_are_sound(path):
+    """They load, open with the command that runs them, and name what is registered."""
+    wanted = recipe.load(path)
+    assert path.read_text().startswith(f"# gapzoo train recipes/{path.name}\n")
+    assert wanted.name == path.stem
+    assert wanted.model in (DENOISERS if wanted.kind == "prior" else NETWORKS)
+    assert wanted.schedule in SCHEDULES
+    assert wanted.train[1] < wanted.validate[0] <= wanted.validate[1] < "2006", "test years unseen"
+
+
+def test_changes_are_typed(write):
+    path = write("name: a\nmax_steps: 10\nmodel_options: {widths: [8]}\n")
+    changes = ["batch_size=4", "learning_rate=1e-2", "model_options.blocks=[1]", "max_minutes=2"]
+    found = recipe.load(path, [*changes, "variables=[temperature]", "notes=1979"])
+    assert (found.batch_size, found.learning_rate, found.max_minutes) == (4, 1e-2, 2.0)
+    assert found.model_options == {"widths": [8], "blocks": [1]}
+    assert found.variables == ["temperature"] and found.notes == "1979"
+
+
+def test_a_base_is_changed_by_what_names_it(write):
+    write("max_steps: 10\nbatch_size: 2\nhours: [6, 12]\nmodel: unet_base\n", "root.yaml")
+    write("base: root.yaml\nbatch_size: 3\nhours: [24]\n", "middle.yaml")
+    path = write("base: ../middle.yaml\nname: leaf\n", "sub/leaf.yaml")
+    found = recipe.load(path, ["seed=5"])
+    assert (found.name, found.model, found.batch_size) == ("leaf", "unet_base", 3)
+    assert (found.max_steps, found.hours, found.seed) == (10, [24], 5)
+
+
+def test_what_is_written_out_reads_as_the_same(write):
+    first = recipe.load(write("max_minutes: 3\ntrain: [1979-01-01, 1980-12-31]\n"))
+    assert recipe.load(write(recipe.dump(first), "again.yaml")) == first
+    assert len(recipe.dump(first).splitlines()) > len(vars(first)), "every key is written out"
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "parts"),
+    [
+        ("learning_rat: 1\nmax_steps: 1", [], ["r.yaml", "'learning_rat'", "'learning_rate'?"]),
+        ("max_steps: 1", ["batchsize=3"], ["'batchsize'", "'batch_size'?"]),
+        ("max_steps: many", [], ["r.yaml", "'max_steps'", "many", "Integer"]),
+        ("max_steps: 1", ["batch_size=big"], ["r.yaml", "'batch_size'", "big", "Integer"]),
+        ("max_steps: 1", ["batch_size"], ["'batch_size' is no change", "key=value"]),
+        ("max_steps: 1", ["hours=[6,noon]"], ["r.yaml", "'hours[1]'", "noon"]),
+        ("max_steps: 1", ["hours=[6,"], ["hours=[6,"]),
+        ("name: x", [], ["recipe 'x'", "max_steps or max_minutes"]),
+        ("max_steps: 1\nkind: priors", [], ["kind 'priors'", "prior", "forecaster"]),
+        ("max_steps: 1\ntrain: [1979-01-01]", [], ["'train' needs a first and a last day"]),
+        ("base: r.yaml", [], ["r.yaml is its own base"]),
+        ("base: gone.yaml", [], ["gone.yaml cannot be read"]),
+        ("- 1\n- 2", [], ["r.yaml must be 'key: value' lines"]),
+        ("", [], ["max_steps or max_minutes"]),
+        ("name: [unclosed", [], ["r.yaml cannot be read"]),
+        ("a b: c: d", [], ["r.yaml cannot be read"]),
+        ("name: ${nowhere}\nmax_steps: 1", [], ["r.yaml", "nowhere"]),
+        ("model_options: 3\nmax_steps: 1", [], ["r.yaml", "model_options"]),
+    ],
+)
+def test_mistakes_are_named_in_one_line(write, text, changes, parts):
+    with expect(GapzooError, *parts) as caught:
+        recipe.load(write(text), changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_none(tmp_path):
+    with expect(GapzooError, "none.yaml cannot be read"):
+        recipe.load(tmp_path / "none.yaml")
+    with expect(GapzooError, "cannot be read"):
+        recipe.load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80name")
+    with expect(GapzooError, "binary.yaml cannot be read"):
+        recipe.load(tmp_path / "binary.yaml")

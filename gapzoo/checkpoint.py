@@ -138,9 +138,7 @@ def load(name: str | Path) -> Checkpoint:
             description says.
     """
     folder = _find(name)
-    body = _read_json(folder / "checkpoint.json")
-    if body.get("format") != FORMAT:
-        raise GapzooError(f"{folder} is of format {body.get('format')!r}, not {FORMAT}")
+    body = _description(folder)
     weights = folder / "weights.safetensors"
     if not weights.is_file() or sha256(weights) != body.get("weights_sha256"):
         raise GapzooError(f"{weights} is missing, damaged or not the one described; fetch it again")
@@ -148,10 +146,11 @@ def load(name: str | Path) -> Checkpoint:
         tensors = load_file(weights)
         network = _network(body, _part(tensors, "network."))
         world = _world(body["world"], _part(tensors, "world."))
+        extras = _part(tensors, "extra.")
+        return Checkpoint(body["name"], body["kind"], network, world, body, extras)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise GapzooError(f"checkpoint {folder} is not whole: {error}") from None
-    extras = _part(tensors, "extra.")
-    return Checkpoint(body["name"], body["kind"], network, world, body, extras)
+        reason = " ".join(str(error).split())
+        raise GapzooError(f"checkpoint {folder} is not whole: {reason}") from None
 
 
 def _find(name: str | Path) -> Path:
@@ -163,11 +162,18 @@ def _find(name: str | Path) -> Path:
     raise GapzooError(f"no checkpoint '{name}'; known: {', '.join(known) or 'none'}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / "checkpoint.json"
     try:
-        return json.loads(path.read_text())
+        body = json.loads(path.read_text())
     except ValueError as error:
         raise GapzooError(f"{path} is damaged ({error}); fetch it again") from None
+    form = body.get("format") if isinstance(body, dict) else None
+    if form != FORMAT:
+        raise GapzooError(f"{folder} is of format {form!r}, not {FORMAT}; is it a checkpoint?")
+    if body.get("kind") not in ("prior", "forecaster"):
+        raise GapzooError(f"{folder} is of kind {body.get('kind')!r}; prior or forecaster")
+    return body
 
 
 def _network(body: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
@@ -211,6 +217,11 @@ def _world_text(world: World) -> dict[str, Any]:
 
 def _world(text: dict[str, Any], arrays: dict[str, Tensor]) -> World:
     numbers = {k: v.numpy() for k, v in arrays.items()}
+    sizes = (len(text["channels"]), len(text["latitude"]), len(text["longitude"]))
+    if numbers["mean"].shape[1:] != sizes:
+        raise GapzooError(
+            f"a world of {sizes} is described, its arrays have {arrays['mean'].shape}"
+        )
     return World(
         name=text["name"],
         grid=Grid(tuple(text["latitude"]), tuple(text["longitude"])),

@@ -73,6 +73,7 @@ def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> Trained
     from gapzoo.training.convcast import ConvCast
 
     change = torch.from_numpy(world.diff_std)[:, None, None] / world.std
+    common["architecture"] = {"hours": world.hours, **common["architecture"]}
     return ConvCast(recipe.model, change=change, **_weights(world), **common)
 
 

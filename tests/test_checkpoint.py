@@ -1,0 +1,224 @@
+"""Checkpoints: identical outputs after reloading; damage and forgery refused by name."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import saved, toy, toy_forecaster, toy_prior
+from safetensors.torch import load_file, save_file
+from worlds import expect
+
+from gapzoo import checkpoint
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.tasks import Sampling
+
+TIME = pd.Timestamp("1980-03-01")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return toy(tmp_path_factory.mktemp("data") / "toy.zarr")
+
+
+@pytest.fixture(scope="module")
+def prior(archive):
+    return toy_prior(archive)
+
+
+@pytest.fixture(scope="module")
+def folder(prior, tmp_path_factory):
+    return saved(prior, tmp_path_factory.mktemp("checkpoints") / "unet_small.toy")
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def states(shape, seed=0):
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_prior_reloads_to_identical_outputs(prior, folder):
+    loaded = checkpoint.load(folder)
+    world = loaded.world
+    cond = world.condition(pd.DatetimeIndex([TIME] * 2))
+    for t in (0.1, 0.6, 1.0):
+        level = torch.tensor(t)
+        first, second = (
+            c.denoiser(states(world.shape), level, cond=cond).mean for c in (prior, loaded)
+        )
+        assert torch.equal(first, second)
+    draw = [
+        Sampling(steps=2).draw(c.prior, world.shape, MemberGenerator(1, 2)) for c in (prior, loaded)
+    ]
+    assert torch.equal(*draw)
+    assert not loaded.network.training
+    assert not any(p.requires_grad for p in loaded.network.parameters())
+
+
+def test_a_forecaster_reloads_to_identical_outputs_and_errors(archive, tmp_path):
+    made = toy_forecaster(archive)
+    loaded = checkpoint.load(saved(made, tmp_path / "f"))
+    x = states(made.world.shape)
+    first, second = (c.forecaster.step(x, TIME, 48) for c in (made, loaded))
+    assert torch.equal(first, second) and not torch.equal(first, x)
+    assert torch.equal(loaded.error(24).eigenvalues, made.error(24).eigenvalues)
+    with expect(GapzooError, "no error covariance at 6 h", "error24"):
+        loaded.error(6)
+    with expect(GapzooError, "'convcast_small.toy' is a forecaster, not a prior"):
+        loaded.prior  # noqa: B018
+
+
+def test_a_prior_is_no_forecaster(folder):
+    with expect(GapzooError, "'unet_small.toy' is a prior, not a forecaster"):
+        checkpoint.load(folder).forecaster  # noqa: B018
+
+
+def test_the_world_survives_to_the_bit(prior, folder):
+    loaded, world = checkpoint.load(folder).world, prior.world
+    assert loaded.grid == world.grid and loaded.channels == world.channels
+    for field in dataclasses.fields(world):
+        old, new = getattr(world, field.name), getattr(loaded, field.name)
+        if isinstance(old, np.ndarray):
+            assert np.array_equal(new, old.astype(np.float32)), field.name
+    assert torch.equal(loaded.std, world.std)
+    times = pd.DatetimeIndex([TIME])
+    assert torch.equal(loaded.mean(times), world.mean(times))
+    assert torch.equal(loaded.condition(times), world.condition(times))
+    assert loaded.forcing_channels == world.forcing_channels and loaded.hours == 24
+    assert loaded.details["data_hash"] == world.details["data_hash"]
+
+
+def test_half_precision_rounds_weights_once_and_spares_the_world(prior, tmp_path):
+    first = checkpoint.save(tmp_path / "a", prior, "")
+    loaded = checkpoint.load(first)
+    for old, new in zip(prior.network.parameters(), loaded.network.parameters(), strict=True):
+        assert torch.equal(old.bfloat16().float(), new) and new.dtype == torch.float32
+    assert torch.equal(loaded.world.std, prior.world.std)
+    again = checkpoint.save(tmp_path / "b", loaded, "")
+    assert (again / "weights.safetensors").read_bytes() == (
+        first / "weights.safetensors"
+    ).read_bytes()
+
+
+def test_a_folder_holds_all_that_is_promised(folder, prior):
+    names = {"weights.safetensors", "checkpoint.json", "recipe.yaml", "card.md"}
+    assert {p.name for p in folder.iterdir()} == names
+    card = (folder / "card.md").read_text()
+    body = json.loads((folder / "checkpoint.json").read_text())
+    data = prior.world.details["data_hash"]
+    for wanted in ("# unet_small.toy", "A toy.", body["weights_sha256"], data):
+        assert wanted in card
+    assert body["world"]["units"] == ["K", "K", "Pa"]
+    assert body["weights_sha256"] == checkpoint.sha256(folder / "weights.safetensors")
+
+
+def test_it_is_found_by_name(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FOLDERS", (folder.parent,))
+    assert checkpoint.load("unet_small.toy").hash == checkpoint.load(folder).hash
+    with expect(GapzooError, "no checkpoint 'unet_smal.toy'", "unet_small.toy"):
+        checkpoint.load("unet_smal.toy")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "missing", "other"])
+def test_damaged_weights_are_refused(copy, damage):
+    weights = copy / "weights.safetensors"
+    raw = bytearray(weights.read_bytes())
+    if damage == "truncated":
+        weights.write_bytes(raw[: len(raw) // 2])
+    elif damage == "one bit":
+        raw[len(raw) // 2] ^= 1
+        weights.write_bytes(raw)
+    elif damage == "empty":
+        weights.write_bytes(b"")
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        save_file({"network.a": torch.ones(1)}, weights)
+    with expect(GapzooError, "weights.safetensors is missing, damaged or not the one described"):
+        checkpoint.load(copy)
+
+
+def rewrite(folder: Path, change) -> None:
+    """Change the description, and keep the weights' hash right."""
+    body = json.loads((folder / "checkpoint.json").read_text())
+    change(body)
+    body["weights_sha256"] = checkpoint.sha256(folder / "weights.safetensors")
+    (folder / "checkpoint.json").write_text(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1, 2]", '"name"', "null", '{"format": "other-2"}', "{}", "\x00\x01"]
+)
+def test_descriptions_that_are_none_are_refused(copy, text):
+    (copy / "checkpoint.json").write_text(text)
+    with expect(GapzooError, "copy"):
+        checkpoint.load(copy)
+
+
+@pytest.mark.parametrize("key", ["name", "kind", "model", "arguments", "world", "weights_sha256"])
+def test_a_description_without_a_key_is_refused(copy, key):
+    rewrite(copy, lambda body: body.pop(key))
+    if key == "weights_sha256":
+        body = json.loads((copy / "checkpoint.json").read_text())
+        body.pop(key)
+        (copy / "checkpoint.json").write_text(json.dumps(body))
+    with expect(GapzooError, "copy"):
+        checkpoint.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda b: b.update(model="unet_smal"), ["'unet_smal'", "unet_small"]),
+        (lambda b: b.update(kind="sampler"), ["copy", "kind 'sampler'", "prior or forecaster"]),
+        (lambda b: b["arguments"].update(wings=2), ["'wings'"]),
+        (lambda b: b["arguments"].update(widths=[32]), ["copy is not whole", "size mismatch"]),
+        (lambda b: b["arguments"].update(blocks=[2]), ["copy is not whole", "Missing key"]),
+        (lambda b: b["world"].update(latitude=[0.0]), ["latitude must be monotonic"]),
+        (lambda b: b["world"]["channels"].pop(), ["a world of (2, 4, 8) is described", "3, 4, 8"]),
+        (lambda b: b["world"].update(level_kind="eta"), ["level kind 'eta'"]),
+    ],
+)
+def test_descriptions_that_do_not_fit_the_weights_are_refused(copy, change, parts):
+    rewrite(copy, change)
+    with expect(GapzooError, *parts):
+        checkpoint.load(copy)
+
+
+def test_weights_that_lack_an_array_are_refused(copy):
+    tensors = load_file(copy / "weights.safetensors")
+    tensors.pop("world.mean")
+    save_file(tensors, copy / "weights.safetensors")
+    rewrite(copy, lambda body: None)
+    with expect(GapzooError, "copy is not whole", "mean"):
+        checkpoint.load(copy)
+
+
+def test_a_pickle_is_never_opened(copy):
+    """A file that would run code were it unpickled, with the right hash."""
+    marker = copy / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (marker,))
+
+    torch.save({"a": Bomb()}, copy / "weights.safetensors")
+    rewrite(copy, lambda body: None)
+    with expect(GapzooError, "copy is not whole"):
+        checkpoint.load(copy)
+    assert not marker.exists()
+
+
+def test_saving_leaves_no_parts_and_replaces_whole(prior, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    other = dataclasses.replace(prior, name="renamed", details=dict(prior.details))
+    saved(other, copy)
+    assert checkpoint.load(copy).name == "renamed"
+    assert not list(copy.glob("*.part"))

@@ -1,0 +1,176 @@
+"""From a recipe to a checkpoint on a tiny archive: reloads alike, resumes to the bit."""
+
+import csv
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from models import TINY, recipe_text, toy
+from worlds import NAMES, expect
+
+from gapzoo import checkpoint, fit, recipe
+from gapzoo.core import GapzooError
+from gapzoo.data.module import Reader, States, world_of
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return toy(tmp_path_factory.mktemp("data") / "toy.zarr")
+
+
+@pytest.fixture(scope="module")
+def wanted(archive, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipes") / "unet_small.toy.yaml"
+    path.write_text(recipe_text(archive.path))
+    return recipe.load(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def often():
+    """Save every second step, so that a kill can fall in the middle of an epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "train", partial(fit.train, checkpoint_steps=2))
+        patch.setattr(fit, "ERROR_FORECASTS", 12)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(wanted, tmp_path_factory):
+    """Run folder and checkpoint of an uninterrupted run of two epochs of four steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder / "run", fit.fit(wanted, folder / "run", folder / "unet_small.toy")
+
+
+def weights(run):
+    return torch.load(run / "last.ckpt", weights_only=True)
+
+
+def test_a_trained_model_reloads_to_identical_outputs(whole, wanted, archive):
+    run, output = whole
+    loaded = checkpoint.load(output)
+    module = fit.module_of(wanted, world_of(archive))
+    module.load_state_dict(weights(run)["state_dict"])
+    with torch.no_grad():
+        for p in module.backbone.parameters():
+            p.copy_(p.bfloat16().float())  # what a checkpoint keeps
+    reader = Reader(archive, loaded.world)
+    x, cond = reader.state(np.arange(3)), reader.condition(np.arange(3))
+    for t in (0.2, 0.8):
+        level = torch.tensor(t)
+        first = module.averaged(x, level, cond=cond).mean
+        assert torch.equal(loaded.denoiser(x, level, cond=cond).mean, first)
+
+
+def test_training_moved_the_weights_and_lowered_the_loss(whole, wanted, archive):
+    fresh = fit.module_of(wanted, world_of(archive)).backbone.state_dict()
+    kept = checkpoint.load(whole[1]).network.state_dict()
+    for name in ("stem.weight", "head.weight"):
+        assert not torch.equal(kept[name], fresh[name].bfloat16().float())
+    with (whole[0] / "metrics.csv").open() as file:
+        rows = {(int(r["step"]), r["name"]): float(r["value"]) for r in csv.DictReader(file)}
+    losses = [rows[(step, "val/loss")] for step in (4, 8)]
+    assert losses[1] < losses[0] < 1.2
+
+
+def test_exporting_the_run_gives_the_same_checkpoint(whole, tmp_path):
+    run, output = whole
+    again = fit.export(run, tmp_path / "again")
+    name = "weights.safetensors"
+    assert (again / name).read_bytes() == (output / name).read_bytes()
+    assert (again / "recipe.yaml").read_text() == (output / "recipe.yaml").read_text()
+
+
+def test_a_checkpoint_says_where_it_comes_from(whole, wanted, archive):
+    details = checkpoint.load(whole[1]).details
+    training = details["training"]
+    assert training["steps"] == 8 and training["samples"] == "32"
+    assert details["world"]["details"]["train"] == ["1979-01-01", "1979-12-31"]
+    assert details["world"]["details"]["data_hash"] == archive.hash
+    assert {"device", "git commit", "versions", "date", "command"} <= training.keys()
+    assert recipe.load(whole[1] / "recipe.yaml") == wanted
+
+
+@pytest.mark.parametrize("killed", [3, 5, 7])
+def test_resumed_equals_uninterrupted(whole, wanted, tmp_path, monkeypatch, killed):
+    """Killed within the first or the second epoch, one step after the last saving."""
+    real, count = States.__getitem__, [0]
+
+    def failing(self, numbers):
+        count[0] += self.positions[0] < 365  # training batches alone
+        if count[0] > killed:
+            raise RuntimeError("killed")
+        return real(self, numbers)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(States, "__getitem__", failing)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit.fit(wanted, run, tmp_path / "none")
+    assert 0 < weights(run)["global_step"] <= killed
+    assert not (tmp_path / "none").exists()
+    output = fit.fit(fit.read_run(run), run, tmp_path / "resumed", resume=True)
+    first, second = weights(whole[0]), weights(run)
+    assert second["global_step"] == 8
+    assert [k for k, v in first["state_dict"].items() if not torch.equal(second["state_dict"][k], v)] == []  # fmt: skip
+    assert checkpoint.load(output).hash == checkpoint.load(whole[1]).hash
+
+
+def test_a_forecaster_is_trained_and_knows_its_errors(archive, tmp_path):
+    path = tmp_path / "convcast_small.toy.yaml"
+    text = recipe_text(archive.path, name="convcast_small.toy", kind="forecaster")
+    path.write_text(
+        text.replace("model: unet_small", "model: convcast_small") + "hours: [24, 48]\n"
+    )
+    wanted = recipe.load(path, ["max_steps=3"])
+    loaded = checkpoint.load(fit.fit(wanted, tmp_path / "run", tmp_path / "made"))
+    world = loaded.world
+    reader = Reader(archive, world)
+    for hours in (24, 48):
+        eigenvalues = loaded.error(hours).eigenvalues
+        assert eigenvalues.shape == (3, 4, 5)
+        # AR(1) anomalies that hardly a network can foretell: 2 s^2 (1 - r^lead) by persistence
+        persisted = 2 * (1 - 0.8 ** (hours / 24))
+        assert 0.4 * persisted < eigenvalues.mean() < 2 * persisted
+    assert loaded.error(48).eigenvalues.mean() > loaded.error(24).eigenvalues.mean()
+    x = reader.state(np.array([400]))
+    assert torch.isfinite(loaded.forecaster.step(x, archive.times[400], 24)).all()
+
+
+def test_a_new_forecaster_counts_change_in_the_step_of_its_data(archive):
+    """Daily data: the typical change over 24 h is that of the archive, not over 6 h."""
+    text = {"kind": "forecaster", "model": "convcast_small", "max_steps": 1, "hours": [24]}
+    wanted = recipe.Recipe(archive=str(archive.path), model_options=TINY, **text)
+    world = world_of(archive)
+    module = fit.module_of(wanted, world)
+    change = (torch.from_numpy(world.diff_std)[:, None, None] / world.std).square().mean((1, 2))
+    found = module.network.spread(torch.tensor([24.0]))[0, :, 0, 0]
+    assert found.tolist() == pytest.approx(change.sqrt().tolist(), rel=0.01)
+
+
+def test_a_subset_of_variables_is_what_is_learned(archive, tmp_path):
+    wanted = recipe.Recipe(
+        archive=str(archive.path), max_steps=1, variables=["surface_pressure"], model_options=TINY
+    )
+    data = fit.data_of(wanted)
+    module = fit.module_of(wanted, data.world)
+    assert data.world.channels.labels == [NAMES[2]] and module.arguments["channels"] == 1
+    with expect(GapzooError, "'surface_presure'; did you mean 'surface_pressure'?"):
+        wanted.variables = ["surface_presure"]
+        fit.data_of(wanted)
+
+
+def test_loss_weights_bring_whitened_errors_half_way_back(archive, wanted):
+    """Area weights times (point spread over channel spread), mean 1 over points and channels."""
+    world = world_of(archive)
+    weights = fit.module_of(wanted, world).loss.weights
+    area = torch.from_numpy(world.grid.area_weights).float()[:, None]
+    point = world.std / torch.from_numpy(world.spread).float()[:, None, None]
+    known = area * point
+    ratio = weights.expand_as(known) / known
+    assert ratio.min() == pytest.approx(ratio.max().item(), rel=1e-5)
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with expect(GapzooError, "is no run folder", "recipe.yaml"):
+        fit.read_run(tmp_path)

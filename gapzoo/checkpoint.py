@@ -1,6 +1,7 @@
 """Checkpoints: a folder that needs nothing beside it, loaded without running any code of it.
 
 weights.safetensors   the network's weights and the world's arrays (climatology, ...)
+extras-N.safetensors  other arrays: a prior's covariance, a forecaster's error variances
 checkpoint.json       architecture, world, training, scores, parent, hash of the weights
 recipe.yaml           the recipe as it was resolved
 card.md               the same for people, written by the program
@@ -28,9 +29,11 @@ from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion import SCHEDULES, PreconditionedDenoiser
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.prior import Prior
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
 
 FORMAT = "gapzoo-checkpoint-1"
+SHARD_BYTES = 15_000_000
 FOLDERS = (Path("checkpoints"), Path(__file__).parent.parent / "checkpoints")
 
 
@@ -86,7 +89,20 @@ class Checkpoint:
             raise GapzooError(f"checkpoint '{self.name}' is a {self.kind}, not a prior")
         schedule = SCHEDULES.build(self.details["schedule"], **self.details["schedule_options"])
         low = torch.bfloat16 if self.details.get("precision") == "bf16" else None
-        return PreconditionedDenoiser(self.network, schedule, autocast=low).eval()
+        return PreconditionedDenoiser(
+            self.network,
+            schedule,
+            autocast=low,
+            climatology=self.covariance,
+            cond_channels=self.world.cond_channels,
+        ).eval()
+
+    @cached_property
+    def covariance(self) -> ZonalCovariance | None:
+        """The climatological covariance of a prior that was trained around one."""
+        if "covariance.eigenvalues" not in self.extras:
+            return None
+        return ZonalCovariance.from_tensors(self.extras, self.world.shape)
 
     @property
     def hash(self) -> str:
@@ -111,11 +127,15 @@ def save(
     state = checkpoint.network.state_dict()
     tensors = {f"network.{k}": v.detach().cpu().to(kind).contiguous() for k, v in state.items()}
     tensors |= {f"world.{k}": v.contiguous() for k, v in _world_arrays(checkpoint.world).items()}
-    tensors |= {f"extra.{k}": v.float().contiguous() for k, v in checkpoint.extras.items()}
-    part = folder / "weights.part"
-    save_file(tensors, part, {"format": FORMAT})
-    details = {**checkpoint.details, "weights_sha256": sha256(part)}
-    part.replace(folder / "weights.safetensors")
+    files = {"weights.safetensors": _save(folder / "weights.safetensors", tensors)}
+    for number, shard in enumerate(_shards(checkpoint.extras), 1):
+        name = f"extras-{number}.safetensors"
+        files[name] = _save(folder / name, shard)
+    details = {
+        **checkpoint.details,
+        "weights_sha256": files["weights.safetensors"],
+        "files": files,
+    }
     body = {
         "format": FORMAT,
         "name": checkpoint.name,
@@ -139,18 +159,49 @@ def load(name: str | Path) -> Checkpoint:
     """
     folder = _find(name)
     body = _description(folder)
-    weights = folder / "weights.safetensors"
-    if not weights.is_file() or sha256(weights) != body.get("weights_sha256"):
-        raise GapzooError(f"{weights} is missing, damaged or not the one described; fetch it again")
+    files = body.get("files")
+    if not isinstance(files, dict) or "weights.safetensors" not in files:
+        raise GapzooError(f"{folder} does not list its files; it is damaged, fetch it again")
+    for file, digest in files.items():
+        path = folder / Path(file).name
+        if not path.is_file() or sha256(path) != digest:
+            raise GapzooError(
+                f"{path} is missing, damaged or not the one described; fetch it again"
+            )
     try:
-        tensors = load_file(weights)
+        tensors = load_file(folder / "weights.safetensors")
         network = _network(body, _part(tensors, "network."))
         world = _world(body["world"], _part(tensors, "world."))
-        extras = _part(tensors, "extra.")
+        extras: dict[str, Tensor] = {}
+        for file in sorted(set(files) - {"weights.safetensors"}):
+            extras |= load_file(folder / Path(file).name)
         return Checkpoint(body["name"], body["kind"], network, world, body, extras)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise GapzooError(f"checkpoint {folder} is not whole: {reason}") from None
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write a file, whole or not at all; its hash."""
+    part = path.with_suffix(".part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
+    digest = sha256(part)
+    part.replace(path)
+    return digest
+
+
+def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Tensors in files of at most ``SHARD_BYTES``, in order."""
+    shards: list[dict[str, Tensor]] = []
+    size = SHARD_BYTES
+    for name, tensor in tensors.items():
+        nbytes = tensor.numel() * tensor.element_size()
+        if size + nbytes > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += nbytes
+    return shards
 
 
 def _find(name: str | Path) -> Path:
@@ -219,9 +270,8 @@ def _world(text: dict[str, Any], arrays: dict[str, Tensor]) -> World:
     numbers = {k: v.numpy() for k, v in arrays.items()}
     sizes = (len(text["channels"]), len(text["latitude"]), len(text["longitude"]))
     if numbers["mean"].shape[1:] != sizes:
-        raise GapzooError(
-            f"a world of {sizes} is described, its arrays have {arrays['mean'].shape}"
-        )
+        found = tuple(numbers["mean"].shape[1:])
+        raise GapzooError(f"a world of {sizes} is described, its arrays are of {found}")
     return World(
         name=text["name"],
         grid=Grid(tuple(text["latitude"]), tuple(text["longitude"])),

@@ -17,6 +17,7 @@ from gapzoo.core import GapzooError
 from gapzoo.core.world import World
 from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.recipe import Recipe, dump
 from gapzoo.tasks.forecast_error import error_covariance, forecast_errors
 from gapzoo.training import Optimisation, train
@@ -42,7 +43,21 @@ def data_of(recipe: Recipe) -> ArchiveDataModule:
     )
 
 
-def module_of(recipe: Recipe, world: World) -> TrainedModule:
+def covariance_of(recipe: Recipe, data: ArchiveDataModule) -> ZonalCovariance | None:
+    """The climatological covariance that a recipe's preconditioning needs."""
+    if recipe.kind != "prior" or recipe.preconditioning == "scalar":
+        return None
+    positions = data.archive.indices(recipe.train[0], recipe.train[1])
+    count = min(recipe.covariance_states, len(positions))
+    rows = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
+    reader = Reader(data.archive, data.world)
+    batches = (reader.state(part) for part in np.array_split(rows, -(-count // 200)))
+    return ZonalCovariance.fit(batches, recipe.covariance_threshold)
+
+
+def module_of(
+    recipe: Recipe, world: World, climatology: ZonalCovariance | None = None
+) -> TrainedModule:
     """The Lightning module that a recipe names, for a world."""
     channels, cond_channels = len(world.channels), world.cond_channels
     common: dict[str, Any] = {
@@ -65,6 +80,7 @@ def module_of(recipe: Recipe, world: World) -> TrainedModule:
         schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
         loss=DenoisingLoss(mean=recipe.noise_mean, std=recipe.noise_std, **_weights(world)),
         cond_dropout=recipe.cond_dropout,
+        climatology=climatology,
         **common,
     )
 
@@ -94,7 +110,7 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
         resume: go on from the run's ``last.ckpt``.
     """
     data = data_of(recipe)
-    module = module_of(recipe, data.world)
+    module = module_of(recipe, data.world, covariance_of(recipe, data))
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(dump(recipe))
     started = time.monotonic()
@@ -120,7 +136,7 @@ def export(run: Path, output: Path) -> Path:
     """Save a run's ``last.ckpt`` as a checkpoint, without training on."""
     recipe = read_run(run)
     data = data_of(recipe)
-    module = module_of(recipe, data.world)
+    module = module_of(recipe, data.world, covariance_of(recipe, data))
     state = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
     module.load_state_dict(state["state_dict"])
     return save(recipe, module, data, output, int(state["global_step"]), {})
@@ -159,6 +175,8 @@ def save(
     made = checkpoint.Checkpoint(recipe.name, recipe.kind, network, world, details)
     if recipe.kind == "forecaster":
         made.extras = _errors(made, data, recipe)
+    elif module.denoiser.climatology is not None:  # type: ignore[union-attr]
+        made.extras = module.denoiser.climatology.to_tensors()  # type: ignore[union-attr,operator]
     return checkpoint.save(output, made, dump(recipe))
 
 

@@ -40,6 +40,10 @@ class Recipe:
         learning_rate, warmup, weight_decay, ema_decay: see ``Optimisation``.
         clip: largest norm of the gradient.
         precision: ``bf16`` or ``fp32``, inside the network alone.
+        preconditioning: ``climatology`` (a Wiener skip connection with the data's covariance) or
+            ``scalar`` (EDM's).
+        covariance_states, covariance_threshold: states of the training years that the covariance
+            is taken from, and the smallest variance of an EOF that is kept.
         schedule, schedule_options: the noise schedule and its arguments.
         noise_mean, noise_std: of the log-normal noise levels that training draws.
         cond_dropout: share of samples trained without conditioning.
@@ -68,6 +72,9 @@ class Recipe:
     ema_decay: float = 0.999
     clip: float = 1.0
     precision: str = "bf16"
+    preconditioning: str = "climatology"
+    covariance_states: int = 4000
+    covariance_threshold: float = 0.01
     schedule: str = "edm"
     schedule_options: dict[str, Any] = field(default_factory=dict)
     noise_mean: float = 0.0
@@ -83,6 +90,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise GapzooError(f"recipe '{self.name}': kind '{self.kind}'; one of {KINDS}")
+        if self.preconditioning not in ("climatology", "scalar"):
+            raise GapzooError(
+                f"recipe '{self.name}': preconditioning is 'climatology' or 'scalar', "
+                f"not '{self.preconditioning}'"
+            )
         for period in ("train", "validate"):
             if len(getattr(self, period)) != 2:
                 raise GapzooError(f"recipe '{self.name}': '{period}' needs a first and a last day")

@@ -10,6 +10,16 @@ network F into one, at the noise-to-signal ratio ``r = sigma / alpha`` of the re
     c_in = 1 / sqrt(r^2 + sd^2)            c_noise = log(r) / 4
 
 where sd (``sigma_data``) is the standard deviation of the data.
+
+With a climatological covariance L of the data (any CovarianceOperator) sd is known mode by mode,
+and the skip connection becomes the Wiener filter, the best linear denoiser:
+
+    x_hat = W x + c_out F((x - W x) / r, W x, c_noise),   W = L (L + r^2)^-1,   x = x_t / alpha
+    c_out = sqrt( mean of r^2 L (L + r^2)^-1 over each channel )
+
+so that a network that returns zero is already the Gaussian prior N(0, L), and training is about
+what a Gaussian does not know. The atmosphere's spectrum spans orders of magnitude; a scalar sd
+leaves all of that to the network.
 """
 
 from __future__ import annotations
@@ -24,6 +34,7 @@ from torch import Tensor, nn
 
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.schedules import Schedule
+from gapzoo.diffusion.zonal import ZonalCovariance
 
 LOWEST_RATIO = 1e-4
 """Floor of the ratio inside ``c_noise``, so that time 0 is finite."""
@@ -76,6 +87,9 @@ class PreconditionedDenoiser(Denoiser):
         schedule: the noise schedule.
         sigma_data: standard deviation of the normalised states.
         autocast: the type the backbone computes in, such as ``torch.bfloat16``; None is full.
+        climatology: covariance of the normalised states. With it the backbone's condition has C
+            more channels, W x, behind the K given ones.
+        cond_channels: K, needed with a climatology where ``cond`` may be None.
     """
 
     def __init__(
@@ -84,12 +98,15 @@ class PreconditionedDenoiser(Denoiser):
         schedule: Schedule,
         sigma_data: float = 1.0,
         autocast: torch.dtype | None = None,
+        climatology: ZonalCovariance | None = None,
+        cond_channels: int = 0,
     ) -> None:
         super().__init__()
         if sigma_data <= 0:
             raise GapzooError(f"sigma_data is {sigma_data:g}; it must be positive")
         self.backbone, self.schedule = backbone, schedule
         self.sigma_data, self.autocast = sigma_data, autocast
+        self.climatology, self.cond_channels = climatology, cond_channels
 
     def coefficients(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, c_noise), each shaped as ``ratio``."""
@@ -102,8 +119,31 @@ class PreconditionedDenoiser(Denoiser):
         alpha, sigma = self.scales(x_t, t)
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma / alpha)
         x = x_t / alpha
+        if self.climatology is not None:
+            return self._around_wiener(x, sigma / alpha, c_noise, **cond)
         output = self._network(c_in * x, c_noise.flatten().expand(len(x)), **cond)
         return Posterior(c_skip * x + c_out * output)
+
+    def _around_wiener(
+        self, x: Tensor, ratio: Tensor, c_noise: Tensor, cond: Tensor | None = None
+    ) -> Posterior:
+        assert self.climatology is not None
+        linear = self.climatology.filter(x, lambda b, r: b / (b + r**2), ratio.flatten())
+        if cond is None:
+            cond = x.new_zeros(len(x), self.cond_channels, *x.shape[2:])
+        both = torch.cat([cond.to(x).expand(len(x), *cond.shape[1:]), linear], 1)
+        left = (x - linear) / ratio.clamp(min=LOWEST_RATIO)
+        output = self._network(left, c_noise.flatten().expand(len(x)), both)
+        return Posterior(linear + self.error_scale(ratio) * output)
+
+    def error_scale(self, ratio: Tensor) -> Tensor:
+        """What errors are measured in at ratios (S,1,1,1): c_out, (S,1 or C,1,1)."""
+        if self.climatology is None:
+            return self.coefficients(ratio)[1]
+        variance = self.climatology.point_variance(
+            lambda b, r: r**2 * b / (b + r**2), ratio.flatten()
+        )
+        return variance.sqrt()[:, :, None, None].to(ratio)
 
     def _network(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         if cond is not None:

@@ -115,10 +115,17 @@ class DenoisingLoss(nn.Module):
         t = denoiser.schedule.t_of_sigma(ratio)
         alpha, sigma = denoiser.scales(x, t)
         error = denoiser(alpha * x + sigma * noise, t, **cond).mean - x
-        r = (sigma / alpha).flatten()
-        scale = (r**2 + self.sigma_data**2) / (r * self.sigma_data) ** 2
-        per_sample = scale * (self._normalised(x) * error**2).flatten(1).mean(1)
-        return LossValue(per_sample.mean(), per_sample.detach(), r.detach())
+        r = sigma / alpha
+        scaled = error / self._scale(denoiser, r)
+        per_sample = (self._normalised(x) * scaled**2).flatten(1).mean(1)
+        return LossValue(per_sample.mean(), per_sample.detach(), r.flatten().detach())
+
+    def _scale(self, denoiser: Denoiser, r: Tensor) -> Tensor:
+        """1 / sqrt(lambda): the denoiser's own error scale, or EDM's c_out."""
+        own = getattr(denoiser, "error_scale", None)
+        if own is not None:
+            return own(r)
+        return r * self.sigma_data / (r**2 + self.sigma_data**2).sqrt()
 
     def _normalised(self, x: Tensor) -> Tensor:
         try:

@@ -136,7 +136,15 @@ class Prior:
         bound = Conditioned(self.denoiser, forcing, self._start(forecast))
         if not constraints:
             return bound
+        if guidance == "mmps" and "climatology" not in options:
+            options = {**options, "climatology": self._climatology(constraints)}
         return GUIDANCE.build(guidance, denoiser=bound, constraints=constraints, **options)
+
+    def _climatology(self, constraints: list[GaussianConstraint]) -> CovarianceOperator | None:
+        """The denoiser's own covariance, for the solver, where a forecast shares its basis."""
+        own: CovarianceOperator | None = getattr(self.denoiser, "climatology", None)
+        whole = [c.noise for c in constraints if isinstance(c.operator, Identity)]
+        return own if own is not None and all(own.same_basis(n) for n in whole) else None
 
     def _start(self, forecast: Forecast | None) -> tuple[Tensor, float] | None:
         if not isinstance(forecast, RenoisedForecast):

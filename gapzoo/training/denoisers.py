@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gapzoo.denoisers import DENOISERS
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.training.module import DiffusionModule, new_backbone
 
 
@@ -19,6 +20,7 @@ class ZooDenoiser(DiffusionModule):
         name: the backbone's registered name.
         channels: C, channels of the state.
         cond_channels: K, channels of the condition.
+        climatology: covariance of the data; the backbone then has C more condition channels.
         architecture: arguments that the named backbone takes instead of its own.
         options: see :class:`DiffusionModule`.
     """
@@ -29,13 +31,15 @@ class ZooDenoiser(DiffusionModule):
         *,
         channels: int,
         cond_channels: int = 0,
+        climatology: ZonalCovariance | None = None,
         architecture: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        arguments = {"channels": channels, "cond_channels": cond_channels} | (architecture or {})
+        inputs = cond_channels + (channels if climatology is not None else 0)
+        arguments = {"channels": channels, "cond_channels": inputs} | (architecture or {})
         seed = options.get("seed", 0)
         backbone = new_backbone(seed, DENOISERS.build, name=name, **arguments)
-        super().__init__(backbone, **options)
+        super().__init__(backbone, climatology=climatology, cond_channels=cond_channels, **options)
         self.name, self.arguments = name, arguments
 
 

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from gapzoo.core import GapzooError, nearest
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss, PreconditionedDenoiser, Schedule
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.training.levels import LossByLevel
 from gapzoo.training.optimise import Optimisation, average, drop_condition, generator_for, seeded
 
@@ -114,6 +115,8 @@ class DiffusionModule(TrainedModule):
         loss: the loss; by default EDM's with ``sigma_data``.
         sigma_data: standard deviation of the normalised states.
         precision: ``bf16`` or ``fp32``, of the network alone.
+        climatology: covariance of the data, for the Wiener skip; see PreconditionedDenoiser.
+        cond_channels: K, channels of the batch's condition; needed with a climatology.
         cond_dropout: share of training samples whose condition is set to zero.
         optimisation, seed: see :class:`TrainedModule`.
     """
@@ -127,6 +130,8 @@ class DiffusionModule(TrainedModule):
         sigma_data: float = 1.0,
         precision: str = "bf16",
         cond_dropout: float = 0.1,
+        climatology: ZonalCovariance | None = None,
+        cond_channels: int = 0,
         optimisation: Optimisation | None = None,
         seed: int = 0,
     ) -> None:
@@ -136,7 +141,12 @@ class DiffusionModule(TrainedModule):
         noise = SCHEDULES.build(schedule) if isinstance(schedule, str) else schedule
         self.loss = loss or DenoisingLoss(sigma_data=sigma_data)
         self.denoiser = PreconditionedDenoiser(
-            backbone, noise, sigma_data, autocast=PRECISIONS[precision]
+            backbone,
+            noise,
+            sigma_data,
+            autocast=PRECISIONS[precision],
+            climatology=climatology,
+            cond_channels=cond_channels,
         )
         self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         self.cond_dropout = cond_dropout

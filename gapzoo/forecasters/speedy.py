@@ -22,7 +22,7 @@ class Speedy(Forecaster):
     """Integrates each member with SPEEDY.
 
     Args:
-        world: its channels must begin with SPEEDY's prognostic ones.
+        world: its channels must begin with SPEEDY's prognostic ones; others are its diagnostics.
         hours: length of one integration; leads are multiples of it.
         parameters: changed physics, for forecasts with model error.
     """
@@ -38,6 +38,7 @@ class Speedy(Forecaster):
         wanted = self.model.channels.labels[: self.model.prognostic]
         if world.channels.labels[: len(wanted)] != wanted:
             raise GapzooError(f"SPEEDY needs the channels {wanted[0]} ... {wanted[-1]} first")
+        self._kept = [self.model.channels.index(channel) for channel in world.channels]
 
     def step(
         self,
@@ -63,4 +64,4 @@ class Speedy(Forecaster):
 
     def _one(self, member: np.ndarray, time: pd.Timestamp, sst: np.ndarray) -> np.ndarray:
         _, frames = self.model.advance(self.model.restart(member, time), sst)
-        return frames[-1, : len(self.world.channels)]
+        return frames[-1, self._kept]

@@ -28,7 +28,7 @@ class Persistence(Forecaster):
         self.check(state, hours)
         then = pd.DatetimeIndex([time, time + pd.Timedelta(hours=hours)])
         mean = self.world.mean(then)
-        return state + (mean[0] - mean[1]) / self.world.std
+        return state + ((mean[0] - mean[1]) / self.world.std).to(state)
 
 
 @FORECASTERS.register("climatology")

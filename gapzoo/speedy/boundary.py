@@ -75,7 +75,7 @@ class Ocean:
 
     @property
     def period(self) -> tuple[pd.Timestamp, pd.Timestamp]:
-        """First and last day for which an anomaly is known."""
+        """From (inclusive) and until (exclusive) when an anomaly is known."""
         months = self._monthly[0]
         return months[0] - pd.Timedelta(days=14), months[-1] + pd.Timedelta(days=17)
 
@@ -86,10 +86,11 @@ class Ocean:
             GapzooError: where a time lies outside the observed period.
         """
         first, last = self.period
-        if len(times) and (times[0] < first or times[-1] >= last):
+        outside = times[(times < first) | (times >= last)]
+        if len(outside):
             raise GapzooError(
-                f"SST anomalies end before {times[-1]:%Y-%m-%d} or start after "
-                f"{times[0]:%Y-%m-%d}; they cover {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+                f"no SST anomaly for {outside[0]:%Y-%m-%d}; they cover {first:%Y-%m-%d} to "
+                f"{last - pd.Timedelta(days=1):%Y-%m-%d}; take other dates or sst 'climatology'"
             )
         months, values = self._monthly
         return _between(_days(months), values, _days(times))
@@ -110,10 +111,10 @@ class Ocean:
         return mean + (1.0 - ice) * anomalies
 
 
-def land_and_orography(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) land fraction and height in metres."""
+def land_fraction(grid: Grid) -> np.ndarray:
+    """(H, W), 0 to 1."""
     with xr.open_dataset(boundary_file("clim/terrain.nc")) as ds:
-        return np.clip(to_grid(ds.lsm, grid), 0, 1), to_grid(ds.orog, grid)
+        return np.clip(to_grid(ds.lsm, grid), 0, 1)
 
 
 def _days(times: pd.DatetimeIndex) -> np.ndarray:

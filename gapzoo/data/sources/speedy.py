@@ -19,10 +19,8 @@ from gapzoo.core.random import derive_seed
 from gapzoo.data import SOURCES
 from gapzoo.data.archive import SHARD, ArchiveSpec
 from gapzoo.data.build import Segment
-from gapzoo.speedy.boundary import land_and_orography
+from gapzoo.speedy.boundary import land_fraction
 from gapzoo.speedy.model import Run, SpeedyModel, ocean, start_jax
-
-GRAVITY = 9.81
 
 
 @SOURCES.register("speedy")
@@ -80,8 +78,9 @@ class SpeedySource:
 
     def spec(self) -> ArchiveSpec:
         """Layout of the archive."""
-        self._sst(self.times[[0, -1]])  # refuses a period without SST before anything runs
-        land, height = land_and_orography(self.model.grid)
+        if self.sst == "observed":
+            self._ocean.anomaly(self.times[[0, -1]])  # refuses years without SST before it runs
+        land, ground = land_fraction(self.model.grid), self.model.surface_geopotential
         attributes: dict[str, Any] = {
             "world": f"speedy-t{self.truncation}",
             "source": "SPEEDY physics on the dinosaur spectral core, jcm 3.0.0",
@@ -93,7 +92,7 @@ class SpeedySource:
             self.model.grid,
             self.model.channels,
             ("sea_surface_temperature", "sea_ice_cover"),
-            {"geopotential_at_surface": height * GRAVITY, "land_sea_mask": land},
+            {"geopotential_at_surface": ground, "land_sea_mask": land},
             self.times,
             np.arange(len(self.times)) // (SHARD * self.segment_shards),
             attributes,

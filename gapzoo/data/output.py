@@ -14,6 +14,7 @@ goes on where ``written`` says.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,9 @@ class ForecastStore:
         _array(root, "written", "int8", shape, (1,) * len(shape), front, 0)
         for name in dict.fromkeys(c.variable for c in self.channels):
             self._variable(root, layout, name, front)
+        with warnings.catch_warnings():  # zarr's, that others may not read the shortcut
+            warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+            zarr.consolidate_metadata(part)
         part.replace(self.path)
 
     def _describe(self, layout: xr.Dataset) -> xr.Dataset:
@@ -236,7 +240,7 @@ class ForecastStore:
 
 
 def _open(path: Path) -> xr.Dataset:
-    return xr.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=True)
+    return xr.open_zarr(path, chunks=None, decode_timedelta=True)
 
 
 def _array(

@@ -84,6 +84,14 @@ def test_it_reads_back_exactly(tmp_path, world):
         assert all(found[name].dtype == np.float32 for name in found.data_vars)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_plain_open_decodes_it(tmp_path, world):
+    store = fill(ForecastStore(tmp_path / "f.zarr", world, TIMES, LEADS, 3), EVERY)
+    with xr.open_zarr(store.path) as found:
+        assert found.prediction_timedelta.dtype == "timedelta64[ns]"
+        assert found.time.dtype.kind == "M" and bool((found.written == 1).all())
+
+
 def test_cf_attributes(tmp_path, world):
     with ForecastStore(tmp_path / "f.zarr", world, TIMES, LEADS, 3).open() as found:
         assert found.attrs["Conventions"] == "CF-1.11" and found.attrs["level_kind"] == "sigma"

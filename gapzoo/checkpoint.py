@@ -71,12 +71,22 @@ class Checkpoint:
         arguments = {"world": self.world, "network": self.network, "autocast": low}
         return FORECASTERS.build("convcast", **arguments)
 
-    def error(self, hours: int) -> SpectralCovariance:
+    def error(
+        self, hours: int, basis: ZonalCovariance | None = None
+    ) -> SpectralCovariance | ZonalCovariance:
         """Covariance of a forecaster's errors at a lead, in normalised states.
+
+        Args:
+            hours: lead.
+            basis: a prior's covariance; where the errors were estimated in its basis too, that
+                estimate is given, which knows their vertical and meridional structure.
 
         Raises:
             GapzooError: where it was not estimated for that lead.
         """
+        zonal = self.extras.get(f"error{hours}.zonal")
+        if basis is not None and zonal is not None and len(zonal) == len(basis.eigenvalues):
+            return basis.with_eigenvalues(zonal)
         if f"error{hours}" not in self.extras:
             known = sorted(k for k in self.extras if k.startswith("error"))
             raise GapzooError(f"'{self.name}' has no error covariance at {hours} h, only {known}")

@@ -62,8 +62,8 @@ class Demo:
     densities: tuple[float, ...] = (0.01, 0.1)
     members: int = 16
     lead_days: int = 10
-    steps: int = 20
-    forecast_steps: int = 6
+    steps: int = 16
+    forecast_steps: int = 8
     seed: int = 0
     networks: dict[float, Network] = field(default_factory=dict)
     page: Page = field(default_factory=lambda: Page("gapzoo demo"))

@@ -190,7 +190,11 @@ def _errors(
     leads = sorted({min(recipe.hours), max(recipe.hours)})
     made.network.eval()
     found = {h: forecast_errors(made.forecaster, reader, rows, h) for h in leads}
-    return {f"error{h}": error_covariance(e).eigenvalues for h, e in found.items()}
+    out = {f"error{h}": error_covariance(e).eigenvalues for h, e in found.items()}
+    basis = checkpoint.load(recipe.basis).covariance if recipe.basis else None
+    if basis is not None:
+        out |= {f"error{h}.zonal": basis.of(e).eigenvalues for h, e in found.items()}
+    return out
 
 
 def versions() -> dict[str, str]:

@@ -110,6 +110,10 @@ class SpectralCovariance(CovarianceOperator):
         power = cls(torch.ones(1, 1, 1), meridional).analyse(errors).abs().square().mean(0)
         return cls(power.clamp(min=floor), meridional)
 
+    def of(self, errors: Tensor) -> SpectralCovariance:
+        """The covariance of errors (N,C,H,W) in the same basis."""
+        return self.estimate(errors, self.meridional)
+
     def same_basis(self, other: CovarianceOperator) -> bool:
         """Both spectral, and alike in latitude."""
         return isinstance(other, SpectralCovariance) and self.meridional == other.meridional

@@ -78,7 +78,7 @@ class ZonalCovariance(CovarianceOperator):
         mean = tail.mean() if len(tail) else values[0].new_tensor(threshold)
         return cls(vectors, torch.cat([*values, mean.clamp(min=1e-6)[None]]), shape)
 
-    def estimate(self, errors: Tensor) -> Self:
+    def of(self, errors: Tensor) -> Self:
         """The covariance of errors (N,C,H,W), their mean not subtracted, in the same basis."""
         inside = self.analyse(errors)
         variance = inside.abs().square().mean(0)

@@ -151,7 +151,8 @@ class GapForecast(ForecastMethod):
     ) -> None:
         super().__init__(setting, protocol)
         self.prior, self.forecaster = checkpoint.load(prior), checkpoint.load(forecaster)
-        error = self.forecaster.error(protocol.hours) if form == "gaussian" else None
+        basis = self.prior.covariance
+        error = self.forecaster.error(protocol.hours, basis) if form == "gaussian" else None
         if error is not None:
             error = error.with_eigenvalues(inflation * error.eigenvalues)
         self.options = {"form": form, "start_sigma": start_sigma, "inflation": inflation}

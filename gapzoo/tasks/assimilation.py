@@ -24,8 +24,10 @@ from gapzoo.core.world import World
 from gapzoo.data.observations.operators import LinearObservationOperator
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.guidance import GaussianConstraint
-from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
+from gapzoo.diffusion.prior import Prior, RenoisedForecast
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
+from gapzoo.tasks.forecast_error import likelihood
 from gapzoo.tasks.sampling import Sampling
 
 FORMS = ("none", "renoise", "gaussian", "mean")
@@ -72,7 +74,7 @@ class Assimilation:
     sampling: Sampling
     forecaster: Forecaster | None = None
     form: str = "gaussian"
-    error: SpectralCovariance | None = None
+    error: SpectralCovariance | ZonalCovariance | None = None
     start_sigma: float = 0.3
 
     def __post_init__(self) -> None:
@@ -115,12 +117,13 @@ class Assimilation:
         if self.form == "renoise":
             return lambda rows: RenoisedForecast(members[rows], self.start_sigma)
         assert self.error is not None
+        own = getattr(self.prior.denoiser, "climatology", None)
         if self.form == "gaussian":
-            return lambda rows: GaussianForecast(members[rows], self.error)  # type: ignore[arg-type]
+            return lambda rows: likelihood(members[rows], self.error, own)  # type: ignore[arg-type]
         mean = members.mean(0, keepdim=True)
-        ensemble = SpectralCovariance.estimate(members - mean, self.error.meridional)
-        total = ensemble.eigenvalues * len(members) / max(len(members) - 1, 1)
-        return GaussianForecast(mean, self.error.with_eigenvalues(self.error.eigenvalues + total))
+        ensemble = self.error.of(members - mean).eigenvalues * len(members)
+        total = self.error.eigenvalues + ensemble / max(len(members) - 1, 1)
+        return likelihood(mean, self.error.with_eigenvalues(total), own)
 
     def cycle(
         self,
@@ -145,18 +148,21 @@ class Assimilation:
             forecast = None
             if members is not None:
                 before = last or step.before
-                forecast = self._carry(members, before, step)
+                forecast = self._carry(members, before, step, generator)
             streams = generator.fork("analysis", step.time)
             members = self.analyse(step.time, streams, step.observations, step.forcing, forecast)
             last = step
             yield Cycle(step.time, members, forecast)
 
-    def _carry(self, members: Tensor, before: Step | None, step: Step) -> Tensor:
+    def _carry(
+        self, members: Tensor, before: Step | None, step: Step, generator: MemberGenerator
+    ) -> Tensor:
         if before is None:
             raise GapzooError("a restart needs the first step's 'before': its time and forcing")
         hours = int((step.time - before.time) / pd.Timedelta(hours=1))
         assert self.forecaster is not None
-        return self.forecaster.step(members, before.time, hours, before.forcing)
+        streams = generator.fork("forecast", step.time)
+        return self.forecaster.step(members, before.time, hours, before.forcing, streams)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,15 @@
-"""The forecaster's own errors, by channel, latitude and zonal wavenumber."""
+"""The forecaster's own errors, and a forecast as a likelihood.
+
+A forecaster trained on squared errors gives the conditional mean: x = f + e with e independent of
+f, so that N(f, P) already holds what the climate knows. As a likelihood beside the prior N(0, L)
+it must not count the climate twice; the Gaussian likelihood f_l ~ N(x, P_l) whose product with the
+prior is N(f, P) is
+
+    P_l^-1 = P^-1 - L^-1,      f_l = P_l P^-1 f
+
+mode by mode in the basis of L. Modes that the forecaster does not know (P near L) are left to the
+prior.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +20,9 @@ import torch
 from torch import Tensor
 
 from gapzoo.data.module import Reader
-from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
+from gapzoo.diffusion.prior import GaussianForecast
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
 
 
@@ -53,3 +66,25 @@ def error_covariance(errors: Tensor, inflation: float = 1.0) -> SpectralCovarian
     rows = torch.cat([raw[:, :1], raw, raw[:, -1:]], 1)
     smooth = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 3
     return SpectralCovariance(inflation * smooth)
+
+
+KNOWN = 0.98
+"""Largest share of a mode's climatological variance that a forecast's error may have."""
+
+
+def likelihood(
+    forecast: Tensor, error: CovarianceOperator, climatology: CovarianceOperator | None
+) -> GaussianForecast:
+    """A forecast (M, C, H, W) as a constraint beside the prior.
+
+    Args:
+        forecast: normalised.
+        error: covariance P of its errors.
+        climatology: the prior's covariance L; where it has another basis than P, or is unknown,
+            the forecast is taken as it is and the climate counts twice.
+    """
+    if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
+        return GaussianForecast(forecast, error)
+    share = (error.eigenvalues / climatology.eigenvalues).clamp(max=KNOWN)
+    mean = climatology.filter(forecast, lambda _: 1 / (1 - share))
+    return GaussianForecast(mean, error.with_eigenvalues(error.eigenvalues / (1 - share)))

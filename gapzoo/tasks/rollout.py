@@ -21,9 +21,10 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.world import World
-from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
 from gapzoo.forecasters.base import Forecaster
+from gapzoo.tasks.forecast_error import likelihood
 from gapzoo.tasks.sampling import Sampling
 
 Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
@@ -51,7 +52,7 @@ class Rollout:
     hours: int = 24
     prior: Prior | None = None
     sampling: Sampling | None = None
-    error: SpectralCovariance | None = None
+    error: CovarianceOperator | None = None
     start_sigma: float = 0.3
     limit: float = 50.0
 
@@ -73,7 +74,8 @@ class Rollout:
         while True:
             anomaly = None if forcing is None else forcing(pd.DatetimeIndex([time]))[0]
             later = time + pd.Timedelta(hours=self.hours)
-            forecast = self.forecaster.step(state, time, self.hours, anomaly, generator)
+            streams = generator.fork("forecast", later)
+            forecast = self.forecaster.step(state, time, self.hours, anomaly, streams)
             state = self._constrain(forecast, later, generator.fork("rollout", later), forcing)
             self._check(state, later)
             time = later
@@ -98,7 +100,8 @@ class Rollout:
     def _given(self, forecast: Tensor) -> GaussianForecast | RenoisedForecast:
         if self.error is None:
             return RenoisedForecast(forecast, self.start_sigma)
-        return GaussianForecast(forecast, self.error)
+        own = getattr(self.prior.denoiser if self.prior else None, "climatology", None)
+        return likelihood(forecast, self.error, own)
 
     def _check(self, state: Tensor, time: pd.Timestamp) -> None:
         worst = torch.nan_to_num(state.abs(), nan=torch.inf).flatten(2).amax(2)

@@ -27,8 +27,8 @@ class Sampling:
         batch: members drawn side by side; changes memory, not results.
     """
 
-    sampler: str = "dpmpp"
-    steps: int = 20
+    sampler: str = "dpmpp_2m"
+    steps: int = 16
     sampler_options: dict[str, Any] = field(default_factory=dict)
     guidance: str = "mmps"
     guidance_options: dict[str, Any] = field(default_factory=dict)

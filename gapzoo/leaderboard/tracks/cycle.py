@@ -119,7 +119,7 @@ class _Cycled(_Method):
         constrained = {k: options[k] for k in ("form", "start_sigma") if k in options}
         other = {*names, "form", "start_sigma", "inflation"}
         self.sampling = Sampling(**{k: v for k, v in options.items() if k not in other})
-        error = self.forecaster.error(protocol.hours)
+        error = self.forecaster.error(protocol.hours, self.prior.covariance)
         self.task = Assimilation(
             prior=self.prior.prior,
             world=self.prior.world,

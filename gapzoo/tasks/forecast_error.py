@@ -7,8 +7,7 @@ prior is N(f, P) is
 
     P_l^-1 = P^-1 - L^-1,      f_l = P_l P^-1 f
 
-mode by mode in the basis of L. Modes that the forecaster does not know (P near L) are left to the
-prior.
+mode by mode in the basis of L, with P at most ``KNOWN`` L.
 """
 
 from __future__ import annotations
@@ -68,8 +67,11 @@ def error_covariance(errors: Tensor, inflation: float = 1.0) -> SpectralCovarian
     return SpectralCovariance(inflation * smooth)
 
 
-KNOWN = 0.98
-"""Largest share of a mode's climatological variance that a forecast's error may have."""
+KNOWN = 0.5
+"""Largest share of a mode's climatological variance that a forecast's error is taken to have.
+
+Beyond it f_l would amplify a forecast that is not quite a conditional mean: at 0.98 ensembles grew
+past the climate's variance within three days (docs/experiments.md)."""
 
 
 def likelihood(

@@ -63,7 +63,7 @@ class Demo:
     members: int = 16
     lead_days: int = 10
     steps: int = 16
-    forecast_steps: int = 8
+    forecast_steps: int = 6
     seed: int = 0
     networks: dict[float, Network] = field(default_factory=dict)
     page: Page = field(default_factory=lambda: Page("gapzoo demo"))

@@ -23,7 +23,8 @@ class Sampling:
         steps: sampler steps.
         sampler_options: its other arguments.
         guidance: registered name of the method that takes in constraints.
-        guidance_options: its arguments.
+        guidance_options: its arguments; MMPS takes one iteration a step where nothing is said,
+            which warm starts make enough (docs/experiments.md).
         batch: members drawn side by side; changes memory, not results.
     """
 
@@ -64,7 +65,10 @@ class Sampling:
         return _finite(torch.cat(parts), self)
 
     def _posterior(self, prior: Prior, given: dict[str, Any]) -> Denoiser:
-        return prior.given(**given, guidance=self.guidance, **self.guidance_options)
+        options = dict(self.guidance_options)
+        if self.guidance == "mmps":
+            options.setdefault("iterations", 1)
+        return prior.given(**given, guidance=self.guidance, **options)
 
     def _sampler(self, posterior: Denoiser) -> Any:
         options = self.sampler_options

@@ -108,6 +108,9 @@ def leaderboard_show(args: argparse.Namespace) -> None:
     """Print a protocol's table."""
     from gapzoo.leaderboard import rows
 
+    if args.markdown:
+        CONSOLE.print(rows.markdown(args.protocol, args.metric, args.folder), soft_wrap=True)
+        return
     CONSOLE.print(rows.table(args.protocol, args.metric, args.folder))
 
 
@@ -190,6 +193,7 @@ def _leaderboard(commands: Any) -> None:
     show = _command(parts, "show", leaderboard_show)
     show.add_argument("protocol")
     show.add_argument("--metric", default="crps")
+    show.add_argument("--markdown", action="store_true", help="for a README")
     tune = _command(parts, "tune", leaderboard_tune)
     tune.add_argument("protocol", help="name or file, in the validation years")
     tune.add_argument("entry", help="a method")

@@ -146,3 +146,22 @@ def tune(
 
 def _least(tried: list[dict[str, Any]], metric: str, setting: str) -> dict[str, Any]:
     return min(tried, key=lambda row: row[metric][setting])["options"]
+
+
+def markdown(protocol: str, metric: str = "crps", folder: Path = FOLDER) -> str:
+    """The table of ``table`` as Markdown, with what its numbers depend on below it."""
+    found = rows(protocol, folder)
+    if not found:
+        raise GapzooError(f"no rows of protocol '{protocol}' in {folder}; run an entry first")
+    settings = list(found[0]["scores"])
+    lines = [f"| {metric} | {' | '.join(settings)} |", "|---|" + "---|" * len(settings)]
+    for row in found:
+        values = [row["scores"][s].get(metric) for s in settings]
+        cells = ("" if v is None else f"{v:.3f}" for v in values)
+        lines.append(f"| {row['entry']} | {' | '.join(cells)} |")
+    first = found[0]
+    note = (
+        f"{first['cases']} cases, {first['members']} members, seed {first['seed']}, "
+        f"{first['estimator']} CRPS, {first['device']}, {first['date']}"
+    )
+    return "\n".join([*lines, "", note])

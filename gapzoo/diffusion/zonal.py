@@ -75,7 +75,7 @@ class ZonalCovariance(CovarianceOperator):
             values.append(level[keep])
             dropped.append(level[~keep].clamp(min=0))
         tail = torch.cat(dropped)
-        mean = tail.mean() if len(tail) else values[0].new_tensor(threshold)
+        mean = tail.mean() if len(tail) else torch.cat(values).min()
         return cls(vectors, torch.cat([*values, mean.clamp(min=1e-6)[None]]), shape)
 
     def of(self, errors: Tensor) -> Self:
@@ -85,7 +85,8 @@ class ZonalCovariance(CovarianceOperator):
         rest = _modes(errors - self.synthesise(inside, errors))
         size = sum(v.shape[0] - v.shape[1] for v in self.vectors)
         tail = rest.abs().square().mean(1).sum() / max(size, 1)
-        return self.with_eigenvalues(torch.cat([variance, tail[None]]).clamp(min=1e-6))
+        found = torch.cat([variance, tail[None]]).clamp(min=1e-6)
+        return self.with_eigenvalues(found.to(self.eigenvalues))
 
     def same_basis(self, other: CovarianceOperator) -> bool:
         """Whether the vectors are the same objects or the same numbers."""
@@ -110,8 +111,7 @@ class ZonalCovariance(CovarianceOperator):
     def filter(self, v: Tensor, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
         """``g_tail v + E (g - g_tail) E^H v``; each scalar is () or one a member."""
         values = self.eigenvalues.to(device=v.device, dtype=v.dtype)
-        gains = gain(values, *[s.to(values).reshape(-1, 1) for s in scalars])
-        gains = gains.reshape(-1, gains.shape[-1])
+        gains = _rows(gain(values, *[s.to(values).reshape(-1, 1) for s in scalars]), values)
         tail, inside = gains[:, -1:], gains[:, :-1]
         change = self.synthesise((inside - tail) * self.analyse(v), v)
         return tail[:, :, None, None] * v + change
@@ -123,7 +123,7 @@ class ZonalCovariance(CovarianceOperator):
             gain: of the eigenvalues and scalars (S,).
         """
         columns = [s.reshape(-1, 1).to(self.eigenvalues) for s in scalars]
-        gains = gain(self.eigenvalues, *columns)
+        gains = _rows(gain(self.eigenvalues, *columns), self.eigenvalues)
         share = self._shares.to(gains)
         inside, tail = gains[:, :-1], gains[:, -1:]
         return tail + (inside - tail) @ share
@@ -166,3 +166,8 @@ class ZonalCovariance(CovarianceOperator):
 def _modes(states: Tensor) -> Tensor:
     """(B,C,H,W) to (W//2+1, B, C*H) complex."""
     return torch.fft.rfft(states, norm="ortho").flatten(1, 2).permute(2, 0, 1)
+
+
+def _rows(gains: Tensor, values: Tensor) -> Tensor:
+    """(1 or S, len(values)): gains of all modes, also where a gain is alike for all of them."""
+    return (gains + torch.zeros_like(values)).reshape(-1, len(values))

@@ -88,5 +88,5 @@ def likelihood(
     if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
         return GaussianForecast(forecast, error)
     share = (error.eigenvalues / climatology.eigenvalues).clamp(max=KNOWN)
-    mean = climatology.filter(forecast, lambda _: 1 / (1 - share))
+    mean = climatology.filter(forecast, lambda b: 1 / (1 - share.to(b)))
     return GaussianForecast(mean, error.with_eigenvalues(error.eigenvalues / (1 - share)))

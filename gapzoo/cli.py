@@ -64,6 +64,8 @@ def check(args: argparse.Namespace) -> None:
 
     wanted = recipe.load(args.recipe, args.changes)
     data = fit.data_of(wanted)
+    for period in ("train", "validate"):
+        data.dataset(period)
     module = fit.module_of(wanted, data.world)
     count = sum(p.numel() for p in module.parameters() if p.requires_grad)
     CONSOLE.print(
@@ -74,14 +76,12 @@ def check(args: argparse.Namespace) -> None:
 
 def leaderboard_run(args: argparse.Namespace) -> None:
     """Run an entry under a protocol and store its row."""
-    from omegaconf import OmegaConf
-
+    from gapzoo import recipe
     from gapzoo.data.archive import Archive
     from gapzoo.leaderboard import protocol, rows
 
-    options = OmegaConf.to_container(OmegaConf.from_dotlist(args.options))
-    wanted = protocol.load(args.protocol)
-    row = rows.run(wanted, Archive(args.archive), args.entry, dict(options))  # type: ignore[arg-type]
+    options, wanted = recipe.options(args.options), protocol.load(args.protocol)
+    row = rows.run(wanted, Archive(args.archive), args.entry, options)
     path = rows.save(row, args.folder, args.name)
     for metric in rows.METRICS[wanted.track]:
         CONSOLE.print(rows.table(wanted.name, metric, args.folder))
@@ -90,12 +90,11 @@ def leaderboard_run(args: argparse.Namespace) -> None:
 
 def leaderboard_tune(args: argparse.Namespace) -> None:
     """Run an entry for every combination of listed options and keep the best of each setting."""
-    from omegaconf import OmegaConf
-
+    from gapzoo import recipe
     from gapzoo.data.archive import Archive
     from gapzoo.leaderboard import protocol, rows
 
-    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.options))
+    given = recipe.options(args.options)
     grid = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
     found = rows.tune(protocol.load(args.protocol), Archive(args.archive), args.entry, grid)
     for row in found["tried"]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def covariance_of(recipe: Recipe, data: ArchiveDataModule) -> ZonalCovariance | 
     rows = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
     reader = Reader(data.archive, data.world)
     batches = (reader.state(part) for part in np.array_split(rows, -(-count // 200)))
-    return ZonalCovariance.fit(batches, recipe.covariance_threshold)
+    fitted = ZonalCovariance.fit(batches, recipe.covariance_threshold)
+    # as a checkpoint keeps it, so that training and its checkpoint agree to the bit
+    return ZonalCovariance.from_tensors(fitted.to_tensors(), data.world.shape)
 
 
 def module_of(
@@ -137,9 +140,17 @@ def export(run: Path, output: Path) -> Path:
     recipe = read_run(run)
     data = data_of(recipe)
     module = module_of(recipe, data.world, covariance_of(recipe, data))
-    state = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
+    state = _read_state(run / "last.ckpt")
     module.load_state_dict(state["state_dict"])
-    return save(recipe, module, data, output, int(state["global_step"]), {})
+    minutes = state.get("callbacks", {}).get("TimeBudget", {}).get("spent")
+    spent = {} if minutes is None else {"minutes": round(float(minutes), 1)}
+    return save(recipe, module, data, output, int(state["global_step"]), spent)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(path):
+        raise GapzooError(f"{path} is missing or damaged; train, or resume the run, first")
+    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def save(

@@ -155,12 +155,17 @@ def _typed(schema: type, values: Any, where: str, overrides: list[str]) -> Any:
 def _changes(overrides: list[str]) -> DictConfig:
     for text in overrides:
         if "=" not in text:
-            raise GapzooError(f"'{text}' is no change of a recipe; write key=value")
+            raise GapzooError(f"'{text}' is no change; write key=value")
         try:
             OmegaConf.from_dotlist([text])
         except YAMLError:
             raise GapzooError(f"'{text}': what follows '=' is no YAML; quote it") from None
     return OmegaConf.from_dotlist(overrides)
+
+
+def options(texts: list[str]) -> dict[str, Any]:
+    """``key=value`` strings as a mapping; raises GapzooError for one that is none."""
+    return dict(OmegaConf.to_container(_changes(texts)))  # type: ignore[arg-type]
 
 
 def dump(recipe: Any) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from worlds import toy_archive
 
 from gapzoo import checkpoint
 from gapzoo.data.archive import Archive
-from gapzoo.data.module import world_of
+from gapzoo.data.module import Reader, world_of
 from gapzoo.denoisers import DENOISERS
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import NETWORKS
 
 TINY = {"widths": [16], "blocks": [1], "attention": 0, "embedding": 32}
@@ -32,6 +34,7 @@ def recipe_text(archive: Path, **changes: Any) -> str:
         "max_steps": 8,
         "warmup": 2,
         "ema_decay": 0.5,
+        "covariance_states": 200,
         "accelerator": "cpu",
     }
     return "".join(f"{k}: {v}\n" for k, v in (values | changes).items())
@@ -46,14 +49,24 @@ def shake(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def toy_prior(archive: Archive, variables: list[str] | None = None) -> checkpoint.Checkpoint:
-    """A prior with random weights for an archive's world."""
+def toy_prior(
+    archive: Archive, variables: list[str] | None = None, wiener: bool = False
+) -> checkpoint.Checkpoint:
+    """A prior with random weights for an archive's world, maybe around its Wiener filter."""
     world = world_of(archive, variables)
-    arguments = {"channels": len(world.channels), "cond_channels": world.cond_channels, **TINY}
+    channels, cond = len(world.channels), world.cond_channels
+    extras = zonal(archive, variables).to_tensors() if wiener else {}
+    arguments = {"channels": channels, "cond_channels": cond + channels * wiener, **TINY}
     network = shake(DENOISERS.build("unet_small", **arguments))
     details = {"model": "unet_small", "arguments": arguments, "schedule": "edm"}
     details |= {"schedule_options": {}, "precision": "fp32", "notes": "A toy."}
-    return checkpoint.Checkpoint("unet_small.toy", "prior", network, world, details)
+    return checkpoint.Checkpoint("unet_small.toy", "prior", network, world, details, extras)
+
+
+def zonal(archive: Archive, variables: list[str] | None = None) -> ZonalCovariance:
+    """Climatological covariance of an archive's states."""
+    reader = Reader(archive, world_of(archive, variables))
+    return ZonalCovariance.fit([reader.state(np.arange(365))])
 
 
 def toy_forecaster(archive: Archive, variables: list[str] | None = None) -> checkpoint.Checkpoint:

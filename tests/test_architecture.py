@@ -16,7 +16,7 @@ LAYERS = (
     {"fit", "listing", "recipe", "checkpoint", "leaderboard", "report", "demo"},
     {"cli", "__main__"},
 )
-"""Lowest first. A room imports from its own layer and from those below; no two import each other."""
+"""Lowest first. A room imports from its own layer and those below; no two import each other."""
 SIMULATOR = {"data/sources/speedy.py", "forecasters/speedy.py"}
 
 
@@ -88,9 +88,8 @@ def test_only_its_source_and_its_forecaster_import_the_simulator():
         if room(f) != "speedy" and any(m.startswith("gapzoo.speedy") for m in imports(f))
     }
     assert users == SIMULATOR
-    foreign = {
-        name_of(f) for f in FILES for m in imports(f) if m.split(".")[0] in ("jax", "jcm", "dinosaur")
-    }  # fmt: skip
+    core = ("jax", "jcm", "dinosaur")
+    foreign = {name_of(f) for f in FILES for m in imports(f) if m.split(".")[0] in core}
     assert all(name.startswith("speedy/") for name in foreign), foreign
 
 
@@ -138,16 +137,11 @@ def test_house_rules(file):
     assert len(text.splitlines()) <= 400, "split it"
     tree = ast.parse(text)
     assert ast.get_docstring(tree) is not None, "no module docstring"
-    called = {
-        n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and hasattr(n.func, "id")
-    }
+    calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    called = {f.id for f in calls if isinstance(f, ast.Name)}
     assert not called & {"print", "eval", "exec", "compile", "__import__"}
-    assert not {m.split(".")[0] for m in imports(file)} & {
-        "pickle",
-        "cloudpickle",
-        "dill",
-        "shelve",
-    }
+    packages = {m.split(".")[0] for m in imports(file)}
+    assert not packages & {"pickle", "cloudpickle", "dill", "shelve"}
     for node in ast.walk(tree):
         unsafe = isinstance(node, ast.keyword) and node.arg in ("weights_only", "allow_pickle")
         if unsafe and isinstance(node.value, ast.Constant):
@@ -165,4 +159,4 @@ def test_every_room_has_its_tests():
     """Tests mirror the source: a room without any is a hole."""
     rooms = {p.name for p in ROOT.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
     tested = {p.parent.name for p in Path(__file__).parent.rglob("test_*.py")}
-    assert rooms - tested <= {"speedy"}
+    assert rooms - tested <= {"report"}

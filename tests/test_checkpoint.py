@@ -44,9 +44,13 @@ def states(shape, seed=0):
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_prior_reloads_to_identical_outputs(prior, folder):
-    loaded = checkpoint.load(folder)
+@pytest.mark.parametrize("wiener", [False, True])
+def test_a_prior_reloads_to_identical_outputs(archive, tmp_path, wiener):
+    """In full precision; around a covariance too, once it is what a checkpoint keeps."""
+    prior = checkpoint.load(saved(toy_prior(archive, wiener=wiener), tmp_path / "once"))
+    loaded = checkpoint.load(saved(prior, tmp_path / "twice"))
     world = loaded.world
+    assert (loaded.covariance is not None) == wiener
     cond = world.condition(pd.DatetimeIndex([TIME] * 2))
     for t in (0.1, 0.6, 1.0):
         level = torch.tensor(t)
@@ -110,6 +114,9 @@ def test_half_precision_rounds_weights_once_and_spares_the_world(prior, tmp_path
 def test_a_folder_holds_all_that_is_promised(folder, prior):
     names = {"weights.safetensors", "checkpoint.json", "recipe.yaml", "card.md"}
     assert {p.name for p in folder.iterdir()} == names
+    assert set(json.loads((folder / "checkpoint.json").read_text())["files"]) == {
+        "weights.safetensors"
+    }
     card = (folder / "card.md").read_text()
     body = json.loads((folder / "checkpoint.json").read_text())
     data = prior.world.details["data_hash"]
@@ -149,7 +156,8 @@ def rewrite(folder: Path, change) -> None:
     """Change the description, and keep the weights' hash right."""
     body = json.loads((folder / "checkpoint.json").read_text())
     change(body)
-    body["weights_sha256"] = checkpoint.sha256(folder / "weights.safetensors")
+    if isinstance(body.get("files"), dict):
+        body["files"]["weights.safetensors"] = checkpoint.sha256(folder / "weights.safetensors")
     (folder / "checkpoint.json").write_text(json.dumps(body))
 
 
@@ -162,14 +170,19 @@ def test_descriptions_that_are_none_are_refused(copy, text):
         checkpoint.load(copy)
 
 
-@pytest.mark.parametrize("key", ["name", "kind", "model", "arguments", "world", "weights_sha256"])
+@pytest.mark.parametrize("key", ["name", "kind", "model", "arguments", "world", "files"])
 def test_a_description_without_a_key_is_refused(copy, key):
     rewrite(copy, lambda body: body.pop(key))
-    if key == "weights_sha256":
-        body = json.loads((copy / "checkpoint.json").read_text())
-        body.pop(key)
-        (copy / "checkpoint.json").write_text(json.dumps(body))
     with expect(GapzooError, "copy"):
+        checkpoint.load(copy)
+
+
+def test_files_outside_the_folder_are_never_read(copy):
+    outside = copy.parent / "outside.safetensors"
+    save_file({"a": torch.ones(1)}, outside)
+    digest = checkpoint.sha256(outside)
+    rewrite(copy, lambda body: body["files"].update({"../outside.safetensors": digest}))
+    with expect(GapzooError, "copy", "outside.safetensors is missing"):
         checkpoint.load(copy)
 
 
@@ -181,8 +194,11 @@ def test_a_description_without_a_key_is_refused(copy, key):
         (lambda b: b["arguments"].update(wings=2), ["'wings'"]),
         (lambda b: b["arguments"].update(widths=[32]), ["copy is not whole", "size mismatch"]),
         (lambda b: b["arguments"].update(blocks=[2]), ["copy is not whole", "Missing key"]),
-        (lambda b: b["world"].update(latitude=[0.0]), ["latitude must be monotonic"]),
-        (lambda b: b["world"]["channels"].pop(), ["a world of (2, 4, 8) is described", "3, 4, 8"]),
+        (lambda b: b["world"].update(latitude=[0.0] * 4), ["latitude must be monotonic"]),
+        (
+            lambda b: b["world"]["channels"].pop(),
+            ["world of (2, 4, 8) is described", "(3, 4, 8)"],
+        ),
         (lambda b: b["world"].update(level_kind="eta"), ["level kind 'eta'"]),
     ],
 )

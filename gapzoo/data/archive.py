@@ -26,6 +26,8 @@ from gapzoo.core import Channels, GapzooError, Grid, nearest
 SHARD = 120
 """Time steps a shard: 30 days of 6 h, some 35 MB at 64x32 and 37 channels."""
 FORMAT = "gapzoo-archive-1"
+ATTRIBUTES = ("channels", "level_kind", "forcing_channels", "static_channels")
+ARRAYS = ("state", "forcing", "static", "time", "run", "latitude", "longitude")
 EPOCH = pd.Timestamp("1900-01-01")
 EMPTY_CHUNK = np.uint64(2**64 - 1)
 
@@ -174,6 +176,10 @@ class Archive:
             ) from error
         if self.attributes.get("format") != FORMAT:
             raise GapzooError(f"{path} is no gapzoo archive; make one with 'gapzoo build-data'")
+        missing = [n for n in ATTRIBUTES if n not in self.attributes]
+        missing += [n for n in ARRAYS if n not in self.root]
+        if missing:
+            raise GapzooError(f"{path} is damaged: it has no {', '.join(missing)}; build it again")
 
     @cached_property
     def grid(self) -> Grid:

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from gapzoo import checkpoint
 from gapzoo.core import MemberGenerator, Registry
 from gapzoo.forecasters import FORECASTERS, Forecaster
-from gapzoo.leaderboard.methods import ClimatologyMethod, Setting
+from gapzoo.leaderboard.methods import ClimatologyMethod, Setting, checkpoint_for
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.rollout import Rollout, persisted
 from gapzoo.tasks.sampling import Sampling
@@ -97,7 +96,7 @@ class DeterministicForecast(ForecastMethod):
 
     def __init__(self, setting: Setting, protocol: Protocol, forecaster: str) -> None:
         super().__init__(setting, protocol)
-        self.checkpoint = checkpoint.load(forecaster)
+        self.checkpoint = checkpoint_for(setting, forecaster)
 
     def run(
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
@@ -150,13 +149,14 @@ class GapForecast(ForecastMethod):
         **sampling: Any,
     ) -> None:
         super().__init__(setting, protocol)
-        self.prior, self.forecaster = checkpoint.load(prior), checkpoint.load(forecaster)
+        self.prior = checkpoint_for(setting, prior)
+        self.forecaster = checkpoint_for(setting, forecaster)
         basis = self.prior.covariance
         error = self.forecaster.error(protocol.hours, basis) if form == "gaussian" else None
         if error is not None:
             error = error.with_eigenvalues(inflation * error.eigenvalues)
         self.options = {"form": form, "start_sigma": start_sigma, "inflation": inflation}
-        self.sampling = Sampling(**sampling)
+        self.sampling = Sampling.of(sampling)
         self.rollout = Rollout(
             forecaster=self.forecaster.forecaster,
             world=self.prior.world,

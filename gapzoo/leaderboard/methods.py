@@ -18,7 +18,8 @@ from torch import Tensor
 
 from gapzoo import checkpoint
 from gapzoo.baselines.optimal_interpolation import OptimalInterpolation
-from gapzoo.core import MemberGenerator, Registry
+from gapzoo.checkpoint import Checkpoint
+from gapzoo.core import GapzooError, MemberGenerator, Registry
 from gapzoo.core.random import derive_seed
 from gapzoo.core.world import World
 from gapzoo.data.archive import Archive
@@ -165,6 +166,9 @@ class ClimatologyMethod(Method):
 class OptimalInterpolationMethod(Method):
     """Optimal interpolation with the localised covariance of the training years.
 
+    Members start from training states that the covariance was not taken from: those it was taken
+    from it fits too well, and their spread is too small.
+
     Args:
         setting: what it may use.
         samples: states of the training years that the covariance is taken from.
@@ -176,9 +180,12 @@ class OptimalInterpolationMethod(Method):
         self, setting: Setting, samples: int = 1000, tuned: str | None = None, **options: Any
     ) -> None:
         super().__init__(setting)
-        best = json.loads(Path(tuned).read_text())["best"] if tuned else {}
+        best = _tuned(tuned) if tuned else {}
         self.options, self.samples, self.tuned = options, samples, best
         self._sample = setting.sample(samples)
+        gap = len(setting.training) / samples / 2
+        held = np.linspace(gap, len(setting.training) - 1 - gap, samples).astype(int)
+        self._held = setting.training[held]
 
     def prepare(self, network: Network) -> None:
         """Factorise the network's innovation covariance."""
@@ -187,14 +194,17 @@ class OptimalInterpolationMethod(Method):
         tuned = self.tuned.get(f"{network.fraction:g}", {})
         options = {**self.options, **{k: v for k, v in tuned.items() if k != "samples"}}
         baseline = OptimalInterpolation(self._sample, world.grid, world.channels, **options)
-        whitened = network.stations.scaled(0.0, world.std)[0]
-        self._gain = baseline.network(whitened, network.errors)
+        self._seen = network.stations.scaled(0.0, world.std)[0]
+        self._gain = baseline.network(self._seen, network.errors).gain
 
     def draw(self, case: Case, generator: MemberGenerator) -> Tensor:
         """See Method."""
         mean = self.setting.world.mean(pd.DatetimeIndex([case.time]))[0]
         y = case.observations - self.network.stations(mean)
-        return self._gain.members(y[None], generator)[0]
+        pick = (generator.rand((len(generator), 1))[:, 0] * len(self._held)).long()
+        background = self.setting.reader.state(self._held[pick.numpy()])
+        noise = generator.randn((len(generator), len(y))) * self.network.errors
+        return background + self._gain.increment(y + noise - self._seen(background))
 
     def provenance(self) -> dict[str, Any]:
         """Its settings."""
@@ -207,8 +217,8 @@ class GapMethod(Method):
 
     def __init__(self, setting: Setting, prior: str, forcing: bool = True, **sampling: Any) -> None:
         super().__init__(setting)
-        self.checkpoint = checkpoint.load(prior)
-        self.sampling, self.forcing = Sampling(**sampling), forcing
+        self.checkpoint = checkpoint_for(setting, prior)
+        self.sampling, self.forcing = Sampling.of(sampling), forcing
         self.task = Assimilation(
             prior=self.checkpoint.prior,
             world=self.checkpoint.world,
@@ -233,6 +243,20 @@ class GapMethod(Method):
             "weights_sha256": self.checkpoint.hash,
             "sampling": vars(self.sampling),
         }
+
+
+def checkpoint_for(setting: Setting, name: str) -> Checkpoint:
+    """A checkpoint of the setting's world; raises GapzooError for one of another."""
+    found = checkpoint.load(name)
+    setting.world.require(found.world, f"checkpoint '{found.name}'")
+    return found
+
+
+def _tuned(path: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(Path(path).read_text())["best"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GapzooError(f"{path} is no result of 'gapzoo leaderboard tune': {error}") from None
 
 
 def setting_of(archive: Archive, variables: list[str]) -> Setting:

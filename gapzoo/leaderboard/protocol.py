@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from gapzoo.core import GapzooError
 from gapzoo.data.archive import Archive
@@ -94,6 +95,9 @@ def load(path: str | Path) -> Protocol:
         path = Path(__file__).parents[2] / "evaluation" / "protocols" / f"{path.stem}.yaml"
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except OSError as error:
-        raise GapzooError(f"protocol {path} cannot be read: {error}") from None
-    return typed(Protocol, dict(values), str(path))  # type: ignore[arg-type]
+    except (OSError, UnicodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise GapzooError(f"protocol {path} cannot be read: {reason}") from None
+    if not isinstance(values, dict):
+        raise GapzooError(f"protocol {path} must be 'key: value' lines")
+    return typed(Protocol, values, str(path))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, nearest
 from gapzoo.data.archive import Archive
 from gapzoo.fit import versions
 from gapzoo.leaderboard import TRACKS
@@ -90,7 +90,8 @@ def rows(protocol: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
     Raises:
         GapzooError: where their protocols' or truths' hashes differ, naming the rows.
     """
-    found = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{protocol}.*.json"))]
+    every = [_read(p) for p in sorted(folder.glob(f"{protocol}.*.json"))]
+    found = [row for row in every if row.get("protocol") == protocol and "scores" in row]
     for key in ("protocol_hash", "archive_hash"):
         values = {row[key]: row["entry"] for row in found}
         if len(values) > 1:
@@ -100,12 +101,22 @@ def rows(protocol: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
     return found
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise GapzooError(f"row {path} is damaged ({error}); run it again") from None
+
+
 def table(protocol: str, metric: str = "crps", folder: Path = FOLDER) -> Table:
     """Entries by settings (densities or leads) for one metric."""
     found = rows(protocol, folder)
     if not found:
         raise GapzooError(f"no rows of protocol '{protocol}' in {folder}; run an entry first")
     settings = list(found[0]["scores"])
+    known = {name for row in found for s in settings for name in row["scores"][s]}
+    if metric not in known:
+        raise GapzooError(f"rows of '{protocol}' have no '{metric}'; {nearest(metric, known)}")
     out = Table(title=f"{protocol}: {metric}")
     for head in ("entry", *settings):
         out.add_column(head, justify="left" if head == "entry" else "right")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core import GapzooError, MemberGenerator, nearest
 from gapzoo.diffusion.denoiser import Denoiser
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.samplers import SAMPLERS
@@ -34,6 +35,15 @@ class Sampling:
     guidance: str = "mmps"
     guidance_options: dict[str, Any] = field(default_factory=dict)
     batch: int = 16
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Sampling:
+        """From options by name; unknown ones are refused."""
+        known = {f.name for f in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise GapzooError(f"no sampling option '{name}'; {nearest(name, known)}")
+        return cls(**options)
 
     def draw(
         self,

@@ -60,6 +60,15 @@ def test_the_length_of_an_epoch_changes_no_batch(path):
     assert equal(six, three)
 
 
+def test_a_resumed_run_goes_on_within_its_epoch():
+    whole = EpochSampler(100, 8, 4, 0)
+    resumed = EpochSampler(100, 8, 4, 0, start=6)
+    for epoch, skipped in ((1, 2), (2, 0)):
+        whole.set_epoch(epoch)
+        resumed.set_epoch(epoch)
+        assert np.array_equal(np.stack(list(resumed)), np.stack(list(whole))[skipped:])
+
+
 def test_a_pass_shows_every_sample_once():
     sampler = EpochSampler(rows=10, batch=4, steps=5, seed=3)
     numbers = np.concatenate(list(sampler))
@@ -96,7 +105,8 @@ def test_the_ranks_of_a_trainer_share_a_batch(path, kind):
     parts = []
     for rank in (0, 1):
         module = data(path, kind=kind, hours=(24, 48))
-        module.trainer = type("Two", (), {"global_rank": rank, "world_size": 2})()
+        place = {"global_rank": rank, "world_size": 2, "global_step": 0}
+        module.trainer = type("Two", (), {**place, "accumulate_grad_batches": 1})()
         parts.append(batches(module))
     wholes = batches(data(path, kind=kind, hours=(24, 48)))
     for whole, even, odd in zip(wholes, *parts, strict=True):

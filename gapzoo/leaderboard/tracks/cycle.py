@@ -12,10 +12,18 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from gapzoo import checkpoint
+from gapzoo.core import GapzooError
 from gapzoo.core.random import derive_seed
 from gapzoo.leaderboard import TRACKS
-from gapzoo.leaderboard.methods import METHODS, Case, Network, Setting, case, members_of
+from gapzoo.leaderboard.methods import (
+    METHODS,
+    Case,
+    Network,
+    Setting,
+    case,
+    checkpoint_for,
+    members_of,
+)
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.scores import Scores
 from gapzoo.tasks.assimilation import Assimilation, Step, constraint
@@ -114,11 +122,13 @@ class _Cycled(_Method):
         self.setting, self.protocol, self.options = setting, protocol, dict(options)
         if "forecaster" not in options:
             return
+        if "prior" not in options:
+            raise GapzooError("entry 'gap' needs 'prior'=CHECKPOINT")
         names = {k: options[k] for k in ("prior", "forecaster")}
-        self.prior, self.forecaster = (checkpoint.load(n) for n in names.values())
+        self.prior, self.forecaster = (checkpoint_for(setting, n) for n in names.values())
         constrained = {k: options[k] for k in ("form", "start_sigma") if k in options}
         other = {*names, "form", "start_sigma", "inflation"}
-        self.sampling = Sampling(**{k: v for k, v in options.items() if k not in other})
+        self.sampling = Sampling.of({k: v for k, v in options.items() if k not in other})
         error = self.forecaster.error(protocol.hours, self.prior.covariance)
         self.task = Assimilation(
             prior=self.prior.prior,

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapzoo import checkpoint
+from gapzoo.core import GapzooError
 from gapzoo.core.world import World
 from gapzoo.evaluators.spectra import zonal_power
 from gapzoo.leaderboard import TRACKS
-from gapzoo.leaderboard.methods import Setting, members_of
+from gapzoo.leaderboard.methods import Setting, checkpoint_for, members_of
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.assimilation import Assimilation
 from gapzoo.tasks.sampling import Sampling
@@ -47,10 +47,11 @@ def run(
     if entry == "climatology":
         drawn.add(setting.sample(protocol.cases * protocol.members))
         return compare(drawn, truth), {}
-    source = checkpoint.load(options.pop("prior"))
-    task = Assimilation(
-        prior=source.prior, world=source.world, sampling=Sampling(**options), form="none"
-    )
+    if entry != "gap" or "prior" not in options:
+        raise GapzooError(f"entry '{entry}': it is 'climatology', or 'gap' with 'prior'=CHECKPOINT")
+    source = checkpoint_for(setting, options["prior"])
+    sampling = Sampling.of({k: v for k, v in options.items() if k != "prior"})
+    task = Assimilation(prior=source.prior, world=source.world, sampling=sampling, form="none")
     for position in protocol.positions(setting.archive, setting.world):
         time = setting.archive.times[position]
         generator = members_of(protocol.seed, protocol.members, "prior", time)

@@ -1,0 +1,114 @@
+"""Scores of ensembles whose scores are known: calibrated, biased, weighted, scaled."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from worlds import flat_world
+
+from gapzoo.core.climatology import Climatology
+from gapzoo.leaderboard.scores import Scores
+
+M, CASES = 8, 40
+
+
+def scored(world, signal: float, error: float, seed: int = 0, estimator: str = "fair") -> Scores:
+    """Truth and members are one signal and each its own error."""
+    g = torch.Generator().manual_seed(seed)
+    found = Scores(world, estimator)
+    for _ in range(CASES):
+        s = signal * torch.randn(world.shape, generator=g)
+        draws = error * torch.randn(M + 1, *world.shape, generator=g)
+        found.add(s + draws[1:], s + draws[0])
+    return found
+
+
+@pytest.fixture(scope="module")
+def world():
+    return flat_world(2, 8, 16)
+
+
+@pytest.fixture(scope="module")
+def calibrated(world):
+    return scored(world, signal=0.8, error=0.6)
+
+
+def test_a_calibrated_ensemble(calibrated):
+    """Of 10 240 points: fair CRPS e / sqrt(pi), RMSE e sqrt(1 + 1/M), spread over skill 1."""
+    found = calibrated.summary()
+    assert found["crps"] == pytest.approx(0.6 / np.sqrt(np.pi), rel=0.02)
+    assert found["rmse"] == pytest.approx(0.6 * np.sqrt(1 + 1 / M), rel=0.02)
+    assert found["spread_skill"] == pytest.approx(1.0, abs=0.02)
+    expected = 0.64 / np.sqrt((0.64 + 0.36 / M) * 1.0)
+    assert found["acc"] == pytest.approx(expected, abs=0.01)
+    assert sum(found["ranks"]) == CASES * 2 * 8 * 16
+    assert stats.chisquare(found["ranks"]).pvalue > 1e-3
+
+
+def test_an_ensemble_without_skill(world):
+    found = scored(world, signal=0.0, error=1.0).summary()
+    assert found["acc"] == pytest.approx(0.0, abs=0.03)
+    assert found["crps"] == pytest.approx(1 / np.sqrt(np.pi), rel=0.02)
+
+
+def test_a_narrow_ensemble_is_seen(world):
+    """Members of half the spread: spread over skill sqrt((M+1)/M 0.25 / (1 + 0.25/M))."""
+    g = torch.Generator().manual_seed(1)
+    found = Scores(world)
+    for _ in range(CASES):
+        found.add(0.5 * torch.randn(M, *world.shape, generator=g),
+                  torch.randn(world.shape, generator=g))  # fmt: skip
+    known = np.sqrt((M + 1) / M * 0.25 / (1 + 0.25 / M))
+    found = found.summary()
+    assert found["spread_skill"] == pytest.approx(known, rel=0.02)
+    assert found["ranks"][0] > 2 * found["ranks"][M // 2] < found["ranks"][M]
+
+
+def test_a_single_member_has_neither_spread_nor_ranks(world):
+    """And its CRPS is the absolute error: a constant bias of 0.7."""
+    found = Scores(world, "biased")
+    truth = torch.randn(world.shape, generator=torch.Generator().manual_seed(0))
+    found.add(truth[None] + 0.7, truth)
+    summary = found.summary()
+    assert summary["crps"] == pytest.approx(0.7, rel=1e-5) == pytest.approx(summary["rmse"])
+    assert "spread_skill" not in summary and "ranks" not in summary
+
+
+def test_areas_weigh(world):
+    """An error of 1 in the southernmost row alone: its share of the sphere."""
+    found = Scores(world, "biased")
+    error = torch.zeros(1, *world.shape)
+    error[:, :, 0] = 1.0
+    found.add(error, torch.zeros(world.shape))
+    edge = np.sin(np.deg2rad(-90 + 22.5))
+    assert found.summary()["rmse"] == pytest.approx(np.sqrt((edge + 1) / 2), rel=1e-5)
+    assert found.summary()["crps"] == pytest.approx((edge + 1) / 2, rel=1e-5)
+
+
+def test_channels_are_in_si_units_and_the_headline_in_spreads(world, calibrated):
+    """Spreads of 3 and 200 change the numbers by channel and nothing else."""
+    variance = world.climatology.variance_coefficients * np.array([9.0, 4e4]).reshape(1, 2, 1, 1)
+    climatology = Climatology(world.climatology.mean_coefficients, variance.astype(np.float32))
+    wide = scored(dataclasses.replace(world, climatology=climatology), 0.8, 0.6).summary()
+    flat = calibrated.summary()
+    for name in ("crps", "rmse", "acc", "spread_skill"):
+        assert wide[name] == pytest.approx(flat[name], rel=1e-4), name
+    for label, factor in zip(world.channels.labels, (3, 200), strict=True):
+        for name in ("crps_by_channel", "rmse_by_channel"):
+            assert wide[name][label] == pytest.approx(factor * flat[name][label], rel=1e-4)
+
+
+def test_cases_average_to_the_headline(calibrated):
+    found = calibrated.summary()
+    assert len(found["crps_by_case"]) == CASES
+    assert np.mean(found["crps_by_case"]) == pytest.approx(found["crps"], abs=1e-5)
+    by_channel = np.array(list(found["rmse_by_channel"].values()))
+    assert np.sqrt((by_channel**2).mean()) == pytest.approx(found["rmse"], rel=1e-4)
+
+
+def test_the_estimator_is_the_one_that_was_named(world):
+    """The biased estimator exceeds the fair one by the mean member difference / (2 M)."""
+    fair, plain = (scored(world, 0, 1, estimator=e).summary()["crps"] for e in ("fair", "biased"))
+    assert plain - fair == pytest.approx(2 / np.sqrt(np.pi) / (2 * M), rel=0.02)

@@ -1,0 +1,183 @@
+"""Roll-outs: powers of a linear forecaster, exact moments with a prior, restarts, runaways."""
+
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from linear import (
+    CLIMATE,
+    ERROR,
+    EXACT,
+    MEAN_ERROR,
+    SCHEDULE,
+    SPREAD_ERROR,
+    START,
+    H,
+    N,
+    Probe,
+    W,
+    matrix,
+    toy,
+)
+from scipy.linalg import solve_discrete_lyapunov
+from worlds import expect
+
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.diffusion import GaussianDenoiser
+from gapzoo.diffusion.prior import Prior
+from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.tasks import Sampling
+from gapzoo.tasks.rollout import Rollout, persisted
+
+
+def rollout(world, **changes):
+    settings = {"prior": world.prior, "sampling": Sampling(steps=5), "error": ERROR} | changes
+    return Rollout(forecaster=world.forecaster, world=world.world, hours=24, **settings)
+
+
+def state(members=3, seed=0):
+    return torch.randn(members, 1, H, W, generator=torch.Generator().manual_seed(seed))
+
+
+def test_without_a_prior_it_is_the_forecaster_again_and_again():
+    world, x = toy(factor=0.5), state()
+    roll = rollout(world, prior=None).run(x, START, MemberGenerator(0, 3))
+    for n, (time, found) in enumerate(islice(roll, 9), 1):
+        assert time == START + pd.Timedelta(days=n)
+        assert torch.allclose(found, 0.5**n * x.roll(n, -1), atol=1e-7)
+
+
+def test_mean_and_covariance_follow_their_exact_recursion():
+    """x_(n+1) ~ p(x) N(A x_n; x, P): m' = S P^-1 A m, C' = S + (S P^-1 A) C (S P^-1 A)^T."""
+    world = toy()
+    a, p = world.forecaster.matrix(), matrix(ERROR)
+    s = (matrix(CLIMATE).inverse() + p.inverse()).inverse()
+    gain = s @ p.inverse() @ a
+    start, roll = state(1), rollout(world, sampling=EXACT)
+    still = roll.run(start, START, Probe(torch.zeros(1, N)))
+    mean = start.flatten().double()
+    for _, found in islice(still, 4):
+        mean = gain @ mean
+        assert (found.flatten() - mean).abs().max() < 4 * MEAN_ERROR
+    spread = start + torch.cat([torch.zeros(1, N), torch.eye(N)]).reshape(-1, 1, H, W)
+    _, carried = next(roll.run(spread, START, Probe(torch.zeros(N + 1, N))))
+    root = (carried[1:] - carried[:1]).flatten(1).double()
+    assert (root.T @ root - gain @ gain.T).abs().max() < 2 * MEAN_ERROR
+    fresh = Probe(torch.cat([torch.zeros(1, N), torch.eye(N)]))
+    _, drawn = next(roll.run(start.expand(N + 1, -1, -1, -1), START, fresh))
+    root = (drawn[1:] - drawn[:1]).flatten(1).double()
+    assert (root.T @ root - s).abs().max() < SPREAD_ERROR / 3
+
+
+@pytest.mark.parametrize("error", [ERROR, None], ids=["gaussian", "renoise"])
+@pytest.mark.parametrize("noise", [0.0, 0.2], ids=["deterministic", "stochastic forecaster"])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_restarted_equals_uninterrupted(error, noise, constrained):
+    world = toy(noise=noise)
+    settings = {"error": error} | ({} if constrained else {"prior": None})
+    forcing = persisted(np.full((1, H, W), 0.1))
+    whole = list(
+        islice(rollout(world, **settings).run(state(), START, MemberGenerator(4, 3), forcing), 6)
+    )
+    time, middle = whole[2]
+    again = rollout(world, **settings).run(middle, time, MemberGenerator(4, 3), forcing)
+    for (old_time, old), (new_time, new) in zip(whole[3:], islice(again, 3), strict=True):
+        assert old_time == new_time and torch.equal(old, new)
+
+
+def test_a_member_alone_equals_itself_among_many():
+    world, x = toy(noise=0.1), state(4)
+    many = list(islice(rollout(world).run(x, START, MemberGenerator(4, 4)), 4))
+    alone = islice(rollout(world).run(x[2:3], START, MemberGenerator(4, [2])), 4)
+    for (_, old), (_, new) in zip(many, alone, strict=True):
+        assert torch.allclose(old[2], new[0], atol=1e-4)
+    assert (many[-1][1][1] - many[-1][1][2]).abs().max() > 0.1
+
+
+def test_forcing_is_asked_for_at_the_right_times():
+    """The forecaster gets that of the start of a step, the prior that of its end."""
+    world, asked = toy(), []
+
+    def forcing(times):
+        asked.append(times[0])
+        return np.full((1, 1, H, W), float(times[0].day))
+
+    x = state(1)
+    roll = rollout(world, prior=None).run(x, START, MemberGenerator(0, 1), forcing)
+    _, first = next(roll)
+    assert torch.allclose(first, 0.9 * x.roll(1, -1) + 1.0, atol=1e-6) and asked == [START]
+    asked.clear()
+    next(rollout(world).run(x, START, MemberGenerator(0, 1), forcing))
+    assert asked == [START, START + pd.Timedelta(days=1)]
+
+
+def test_a_runaway_stops_with_its_member_channel_and_time():
+    world = toy(factor=3.0)
+    x = torch.zeros(2, 1, H, W)
+    x[1, 0, 1, 3] = 1.0  # 3^4 = 81 > 50 after four days
+    roll = rollout(world, prior=None).run(x, START, MemberGenerator(0, 2))
+    assert len(list(islice(roll, 3))) == 3
+    parts = ("at 1985-03-05 00:00 member 1", "temperature@1 is 81 spreads off", "constrain")
+    with expect(GapzooError, *parts):
+        next(roll)
+
+
+def test_a_state_that_is_not_finite_stops_at_once():
+    world = toy()
+    x = torch.zeros(2, 1, H, W)
+    x[0, 0, 0, 0] = torch.nan
+    with expect(GapzooError, "member 0", "temperature@1", "inf"):
+        next(rollout(world, prior=None).run(x, START, MemberGenerator(0, 2)))
+
+
+def test_the_prior_holds_what_would_run_away():
+    """A forecaster that grows by 5 % a day: 1.05^100 = 131 alone, steady under the prior."""
+    world = toy(factor=1.05)
+    a, p = world.forecaster.matrix(), matrix(ERROR)
+    s = (matrix(CLIMATE).inverse() + p.inverse()).inverse()
+    gain = s @ p.inverse() @ a
+    steady = torch.from_numpy(solve_discrete_lyapunov(gain.numpy(), s.numpy())).diagonal().mean()
+    roll = rollout(world, sampling=Sampling(steps=10)).run(state(8), START, MemberGenerator(0, 8))
+    late = torch.stack([found for _, found in islice(roll, 40, 100)])
+    assert 0.5 * steady.sqrt() < late.std() and late.abs().max() < 6 * steady.sqrt()
+    alone = rollout(world, prior=None).run(state(8), START, MemberGenerator(0, 8))
+    with expect(GapzooError, "left the climate"):
+        list(islice(alone, 100))
+
+
+def test_the_climate_is_not_counted_twice():
+    """A conditional-mean forecaster, x ~ N(f, P): with the prior's covariance known, so it stays.
+
+    P = (1 - factor^2) L keeps the variance L of the climate from step to step.
+    """
+    world = toy(factor=0.9)
+    g = torch.Generator().manual_seed(0)
+    climate = ZonalCovariance.fit([CLIMATE.sample(torch.randn(4000, 1, H, W, generator=g))])
+    denoiser = GaussianDenoiser(torch.zeros(1, H, W), climate, SCHEDULE)
+    denoiser.climatology = climate
+    error = climate.with_eigenvalues((1 - 0.81) * climate.eigenvalues)
+    roll = rollout(world, prior=Prior(denoiser), error=error, sampling=EXACT)
+    start = state(1)
+    noise = Probe(torch.cat([torch.zeros(1, N), torch.eye(N)]))
+    _, drawn = next(roll.run(start.expand(N + 1, -1, -1, -1), START, noise))
+    mean = world.forecaster.step(start, START, 24)
+    assert (drawn[0] - mean[0]).abs().max() < 2 * MEAN_ERROR
+    root = (drawn[1:] - drawn[:1]).flatten(1).double()
+    known = error.apply(torch.eye(N).reshape(N, 1, H, W)).flatten(1)
+    assert (root.T @ root - known).abs().max() < SPREAD_ERROR / 3
+
+
+def test_persisted_forcing_stays():
+    anomaly = np.arange(N, dtype=float).reshape(1, H, W)
+    times = pd.date_range(START, periods=3)
+    assert np.array_equal(persisted(anomaly)(times), np.stack([anomaly] * 3))
+
+
+def test_a_lead_or_state_that_no_forecaster_takes_is_refused():
+    world = toy()
+    with expect(GapzooError, "state of shape (1, 1, 4, 2)", "flat"):
+        next(rollout(world, prior=None).run(torch.zeros(1, 1, W, H), START, MemberGenerator(0, 1)))
+    with expect(GapzooError, "forecast of 0 h"):
+        world.forecaster.step(state(), START, 0)

@@ -59,11 +59,12 @@ def test_optimal_interpolation_of_white_noise(archive):
 
 
 def test_climatology_scores_as_such_at_every_density(archive):
+    """To 10 %: the fit takes 2 % of the spread, members of one month of one year are alike."""
     row = run(archive, "analysis", "climatology", densities=[0.1, 1.0], cases=24)
     for found in row["scores"].values():
-        assert found["rmse"] == pytest.approx(np.sqrt(1 + 1 / M), rel=0.06)
-        assert found["crps"] == pytest.approx(1 / np.sqrt(np.pi), rel=0.06)
-        assert found["spread_skill"] == pytest.approx(1.0, abs=0.06)
+        assert found["rmse"] == pytest.approx(np.sqrt(1 + 1 / M), rel=0.1)
+        assert found["crps"] == pytest.approx(1 / np.sqrt(np.pi), rel=0.1)
+        assert found["spread_skill"] == pytest.approx(1.0, abs=0.1)
 
 
 def test_persistence_by_lead(archive):

@@ -21,7 +21,7 @@ from gapzoo.tasks import Sampling
 H, W = 2, 4
 N = H * W
 START = pd.Timestamp("1985-03-01")
-EXACT = Sampling(sampler="dpmpp", steps=48, guidance="mmps", guidance_options={"iterations": 4})
+EXACT = Sampling(sampler="dpmpp_2m", steps=64, guidance_options={"iterations": 3})
 """Deterministic, with the Krylov solver run to its end: what is left is the time step's error."""
 MEAN_ERROR, SPREAD_ERROR = 2e-3, 0.03
 """Of the time step: means and entries of covariances near 1."""

@@ -139,7 +139,7 @@ def test_the_prior_holds_what_would_run_away():
     s = (matrix(CLIMATE).inverse() + p.inverse()).inverse()
     gain = s @ p.inverse() @ a
     steady = torch.from_numpy(solve_discrete_lyapunov(gain.numpy(), s.numpy())).diagonal().mean()
-    roll = rollout(world, sampling=Sampling(steps=10)).run(state(8), START, MemberGenerator(0, 8))
+    roll = rollout(world, sampling=Sampling(steps=6)).run(state(8), START, MemberGenerator(0, 8))
     late = torch.stack([found for _, found in islice(roll, 40, 100)])
     assert 0.5 * steady.sqrt() < late.std() and late.abs().max() < 6 * steady.sqrt()
     alone = rollout(world, prior=None).run(state(8), START, MemberGenerator(0, 8))

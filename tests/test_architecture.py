@@ -14,6 +14,7 @@ LAYERS = (
     {"data", "denoisers", "diffusion", "forecasters", "evaluators"},
     {"training", "tasks", "baselines"},
     {"fit", "listing", "recipe", "checkpoint", "leaderboard", "report", "demo"},
+    {"commands"},
     {"cli", "__main__"},
 )
 """Lowest first. A room imports from its own layer and those below; no two import each other."""

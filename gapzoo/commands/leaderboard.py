@@ -1,0 +1,71 @@
+"""gapzoo leaderboard"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gapzoo.commands import CONSOLE, command
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run an entry under a protocol and store its row."""
+    from gapzoo import recipe
+    from gapzoo.data.archive import Archive
+    from gapzoo.leaderboard import protocol, rows
+
+    options, wanted = recipe.options(args.options), protocol.load(args.protocol)
+    row = rows.run(wanted, Archive(args.archive), args.entry, options)
+    path = rows.save(row, args.folder, args.name)
+    for metric in rows.METRICS[wanted.track]:
+        CONSOLE.print(rows.table(wanted.name, metric, args.folder))
+    CONSOLE.print(f"row written to {path}")
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Run an entry for every combination of listed options and keep the best of each setting."""
+    from gapzoo import recipe
+    from gapzoo.data.archive import Archive
+    from gapzoo.leaderboard import protocol, rows
+
+    given = recipe.options(args.options)
+    grid = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
+    found = rows.tune(protocol.load(args.protocol), Archive(args.archive), args.entry, grid)
+    for row in found["tried"]:
+        CONSOLE.print(row)
+    path = rows.save({**found, "entry": f"{args.entry}.tuned"}, args.folder)
+    CONSOLE.print(f"best: {found['best']}\nwritten to {path}")
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print a protocol's table."""
+    from gapzoo.leaderboard import rows
+
+    if args.markdown:
+        CONSOLE.print(rows.markdown(args.protocol, args.metric, args.folder), soft_wrap=True)
+        return
+    CONSOLE.print(rows.table(args.protocol, args.metric, args.folder))
+
+
+def add(commands: Any) -> None:
+    """Its actions and their arguments."""
+    board = commands.add_parser("leaderboard", help="Run protocols and print their tables.")
+    parts = board.add_subparsers(required=True, metavar="ACTION")
+    runs = command(parts, "run", run)
+    runs.add_argument("protocol", help="name or file")
+    runs.add_argument("entry", help="a method, see 'gapzoo list'")
+    runs.add_argument("options", nargs="*", help="key=value of the method")
+    runs.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
+    runs.add_argument("--name", help="of the row, where one method has several")
+    shows = command(parts, "show", show)
+    shows.add_argument("protocol")
+    shows.add_argument("--metric", default="crps")
+    shows.add_argument("--markdown", action="store_true", help="for a README")
+    tunes = command(parts, "tune", tune)
+    tunes.add_argument("protocol", help="name or file, in the validation years")
+    tunes.add_argument("entry", help="a method")
+    tunes.add_argument("options", nargs="*", help="key=[value,value,...]")
+    tunes.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
+    for each, folder in ((runs, "leaderboard"), (shows, "leaderboard"), (tunes, "tuning")):
+        each.add_argument("--folder", type=Path, default=Path("evaluation") / folder)

@@ -10,14 +10,13 @@ from gapzoo.commands import CONSOLE, command
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run an entry under a protocol and store its row."""
-    from gapzoo import recipe
+    """Run an entry under a protocol and store its row; a killed run goes on where it was."""
     from gapzoo.data.archive import Archive
-    from gapzoo.leaderboard import protocol, rows
+    from gapzoo.leaderboard import entries, protocol, rows
 
-    options, wanted = recipe.options(args.options), protocol.load(args.protocol)
-    row = rows.run(wanted, Archive(args.archive), args.entry, options)
-    path = rows.save(row, args.folder, args.name)
+    wanted = protocol.load(args.protocol)
+    entry, options = entries.resolve([*(args.entry or []), *args.words])
+    path = rows.store(wanted, Archive(args.archive), entry, options, args.folder, args.name)
     for metric in rows.METRICS[wanted.track]:
         CONSOLE.print(rows.table(wanted.name, metric, args.folder))
     CONSOLE.print(f"row written to {path}")
@@ -54,8 +53,9 @@ def add(commands: Any) -> None:
     parts = board.add_subparsers(required=True, metavar="ACTION")
     runs = command(parts, "run", run)
     runs.add_argument("protocol", help="name or file")
-    runs.add_argument("entry", help="a method, see 'gapzoo list'")
-    runs.add_argument("options", nargs="*", help="key=value of the method")
+    words = "a method, a YAML file or a store of forecasts, then key=value of the method"
+    runs.add_argument("--entry", nargs="+", metavar=("ENTRY", "key=value"), help=words)
+    runs.add_argument("words", nargs="*", metavar="entry", help="the same without --entry")
     runs.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
     runs.add_argument("--name", help="of the row, where one method has several")
     shows = command(parts, "show", show)

@@ -38,6 +38,9 @@ class ForecastMethod(ABC):
         """Number of steps of a forecast."""
         return self.protocol.lead_days * 24 // self.protocol.hours
 
+    def check(self, times: pd.DatetimeIndex) -> None:  # noqa: B027
+        """Refuse initial times that it cannot forecast from, before any work is done."""
+
     @abstractmethod
     def run(
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
-import time
+import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from gapzoo.core import GapzooError, nearest
+from gapzoo.core.world import World
 from gapzoo.data.archive import Archive
 from gapzoo.fit import versions
 from gapzoo.leaderboard import TRACKS
+from gapzoo.leaderboard.journal import Journal
 from gapzoo.leaderboard.methods import setting_of
 from gapzoo.leaderboard.protocol import Protocol
+from gapzoo.leaderboard.scores import packed
 
 FOLDER = Path("evaluation/leaderboard")
+FORMAT = 2
+"""Of rows: 2 has scores by case, spectra and maps; rows without a number are of the first."""
 METRICS = {
     "analysis": ("crps", "rmse", "spread_skill"),
     "weather": ("crps", "rmse", "acc", "spread_skill"),
@@ -30,7 +37,11 @@ METRICS = {
 
 
 def run(
-    protocol: Protocol, archive: Archive, entry: str, options: dict[str, Any]
+    protocol: Protocol,
+    archive: Archive,
+    entry: str,
+    options: dict[str, Any],
+    journal: Journal | None = None,
 ) -> dict[str, Any]:
     """Run an entry under a protocol and return its row.
 
@@ -39,33 +50,84 @@ def run(
         archive: truth and climatology.
         entry: registered name of a method of the protocol's track.
         options: the method's own, such as ``prior`` (a checkpoint) or ``steps``.
+        journal: keeps the cases that are done; none are kept where None.
     """
     setting = setting_of(archive, protocol.variables)
     if protocol.track not in TRACKS:
         raise GapzooError(f"protocol '{protocol.name}': track '{protocol.track}' is not known")
     by_density = protocol.track in ("analysis", "cycle")
     total = protocol.cases * (len(protocol.densities) if by_density else 1)
-    started, cpu = time.monotonic(), time.process_time()
+    journal = journal or Journal()
     with _bar() as bar:
         task = bar.add_task(entry, total=total)
-        scores, provenance = TRACKS[protocol.track](
-            protocol, setting, entry, options, lambda n: bar.advance(task, n)
-        )
+        journal.progress = lambda n: bar.advance(task, n)
+        scores, provenance = TRACKS[protocol.track](protocol, setting, entry, options, journal)
+    made = versions()
     return {
+        "format": FORMAT,
         "entry": entry,
         "protocol": protocol.name,
         "protocol_hash": protocol.hash,
+        "settings": dataclasses.asdict(protocol),
         "archive_hash": archive.hash,
         "members": protocol.members,
         "cases": protocol.cases,
         "seed": protocol.seed,
         "estimator": protocol.estimator,
+        "command": _command(protocol, entry, options),
         **provenance,
+        "grid": _grid(setting.world),
         "scores": scores,
-        "wall_seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        **versions(),
+        "wall_seconds": round(journal.wall, 1),
+        "cpu_seconds": round(journal.cpu, 1),
+        "scoring_seconds": round(journal.scoring, 1),
+        **made,
+        "git commit": ", ".join(journal.commits) or made["git commit"],
     }
+
+
+def store(
+    protocol: Protocol,
+    archive: Archive,
+    entry: str,
+    options: dict[str, Any],
+    folder: Path = FOLDER,
+    name: str | None = None,
+) -> Path:
+    """Run an entry and store its row; a run that was killed goes on with its first open case.
+
+    Args:
+        protocol: as the others, see ``run``.
+        archive: truth and climatology.
+        entry: a method.
+        options: the method's own.
+        folder: of the rows; cases that are done wait in ``.cases`` below it.
+        name: of the row, where an entry has several.
+    """
+    known: dict[str, Any] = {"protocol": protocol.hash, "archive": archive.hash, "entry": entry}
+    known |= {"options": options, "name": f"{protocol.name}.{name or entry}"}
+    journal = Journal(folder / ".cases", known)
+    row = run(protocol, archive, entry, options, journal)
+    path = save({"name": name or entry, **row}, folder, name)
+    journal.clear()
+    return path
+
+
+def _command(protocol: Protocol, entry: str, options: dict[str, Any]) -> str:
+    given = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()]
+    words = ["gapzoo", "leaderboard", "run", protocol.name, "--entry", entry, *given]
+    return shlex.join(words)
+
+
+def _grid(world: World) -> dict[str, Any]:
+    """Points, and land, for the maps."""
+    grid = world.grid
+    points = {"latitude": grid.latitude, "longitude": grid.longitude}
+    found: dict[str, Any] = {k: [round(x, 3) for x in v] for k, v in points.items()}
+    if "land_sea_mask" in world.static_channels:
+        land = world.static[world.static_channels.index("land_sea_mask")]
+        found["land"] = packed(np.asarray(land, float))
+    return found
 
 
 def _bar() -> Progress:
@@ -79,26 +141,63 @@ def save(row: dict[str, Any], folder: Path = FOLDER, name: str | None = None) ->
     stem = re.sub(r"[^\w.-]+", "-", f"{row['protocol']}.{name or row['entry']}")
     path = folder / f"{stem}.json"
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(row, indent=1) + "\n")
+    part.write_text(_compact(row) + "\n")
     part.replace(path)
     return path
+
+
+def _compact(row: dict[str, Any]) -> str:
+    """JSON with a line a key, but lists of numbers in one."""
+    text = json.dumps(row, indent=1)
+    return re.sub(r"\[[^\[\]{}\"]*\]", lambda m: " ".join(m.group().split()), text)
 
 
 def rows(protocol: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
     """All rows of a protocol.
 
     Raises:
-        GapzooError: where their protocols' or truths' hashes differ, naming the rows.
+        GapzooError: where their settings or truths differ, naming what does and the rows.
     """
     every = [_read(p) for p in sorted(folder.glob(f"{protocol}.*.json"))]
     found = [row for row in every if row.get("protocol") == protocol and "scores" in row]
-    for key in ("protocol_hash", "archive_hash"):
-        values = {row[key]: row["entry"] for row in found}
-        if len(values) > 1:
-            raise GapzooError(
-                f"rows of '{protocol}' differ in {key} ({values}); run them again alike"
-            )
+    for row in found[1:]:
+        refuse_unlike(found[0], row)
     return found
+
+
+def protocols(folder: Path = FOLDER) -> list[str]:
+    """Names of the protocols that have rows."""
+    every = [_read(p) for p in sorted(folder.glob("*.json"))]
+    return sorted({row["protocol"] for row in every if "scores" in row})
+
+
+def refuse_unlike(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Raise GapzooError where two rows of a protocol are not comparable, naming the setting."""
+    alike = all(first[k] == second[k] for k in ("protocol_hash", "archive_hash"))
+    if alike and first.get("initial_times") == second.get("initial_times"):
+        return
+    names = label(first), label(second)
+    for key, (a, b) in _settings(first, second).items():
+        if a != b:
+            raise GapzooError(
+                f"rows of '{first['protocol']}' differ in {key}: {a} ({names[0]}), {b} "
+                f"({names[1]}); run them again alike"
+            )
+
+
+def _settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two rows must share: single settings first, what stands for all of them last."""
+    both = [{**row, **row.get("settings", {})} for row in (first, second)]
+    known = {f.name for f in dataclasses.fields(Protocol)} - {"description"}
+    keys = [k for k in sorted(known) if all(k in row for row in both)]
+    keys += ["archive_hash", "protocol_hash"]
+    keys += ["initial_times"] if all("initial_times" in row for row in both) else []
+    return {key: (both[0][key], both[1][key]) for key in keys}
+
+
+def label(row: dict[str, Any]) -> str:
+    """What a row is called: its name, where an entry has several, or its entry."""
+    return str(row.get("name", row["entry"]))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -102,8 +102,12 @@ def test_channels_are_in_si_units_and_the_headline_in_spreads(world, calibrated)
 
 def test_cases_average_to_the_headline(calibrated):
     found = calibrated.summary()
-    assert len(found["crps_by_case"]) == CASES
-    assert np.mean(found["crps_by_case"]) == pytest.approx(found["crps"], abs=1e-5)
+    terms = {name: np.array(values["mean"]) for name, values in found["by_case"].items()}
+    assert all(len(term) == CASES for term in terms.values())
+    assert terms["crps"].mean() == pytest.approx(found["crps"], rel=1e-5)
+    assert np.sqrt(terms["squared_error"].mean()) == pytest.approx(found["rmse"], rel=1e-5)
+    ratio = np.sqrt(terms["corrected_variance"].mean() / terms["squared_error"].mean())
+    assert ratio == pytest.approx(found["spread_skill"], rel=1e-5)
     by_channel = np.array(list(found["rmse_by_channel"].values()))
     assert np.sqrt((by_channel**2).mean()) == pytest.approx(found["rmse"], rel=1e-4)
 

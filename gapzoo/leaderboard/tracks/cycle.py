@@ -5,7 +5,7 @@ Scores are those of the second half of each cycle, by density; ``crps_by_cycle``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from gapzoo.core import GapzooError
 from gapzoo.core.random import derive_seed
 from gapzoo.leaderboard import TRACKS
+from gapzoo.leaderboard.journal import Journal
 from gapzoo.leaderboard.methods import (
     METHODS,
     Case,
@@ -26,6 +27,7 @@ from gapzoo.leaderboard.methods import (
 )
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.scores import Scores
+from gapzoo.leaderboard.statistics import Arrays, statistics
 from gapzoo.tasks.assimilation import Assimilation, Step, constraint
 from gapzoo.tasks.sampling import Sampling
 
@@ -34,43 +36,43 @@ Drawn = Iterator[tuple[Case, Tensor]]
 
 @TRACKS.register("cycle")
 def run(
-    protocol: Protocol,
-    setting: Setting,
-    entry: str,
-    options: dict[str, Any],
-    progress: Callable[[int], None] | None = None,
+    protocol: Protocol, setting: Setting, entry: str, options: dict[str, Any], journal: Journal
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores by density, and the method's provenance.
+    """Scores by density, and the method's provenance with the times of the scored analyses.
 
     Args:
         protocol: of track ``cycle``: ``cases`` starts, ``lead_days`` long, every ``hours``.
         setting: archive and world.
         entry: ``gap`` with a ``forecaster`` cycles; any other analysis method stands alone.
         options: its arguments.
-        progress: called with 1 after each start and density.
+        journal: keeps each start at each density.
     """
     method: _Method = _Cycled(setting, protocol, options)
     if entry != "gap" or "forecaster" not in options:
         method = _Alone(setting, protocol, entry, options)
-    steps = protocol.lead_days * 24 // protocol.hours
+    journal.begin(method.provenance())
     starts = protocol.positions(setting.archive, setting.world, protocol.lead_days * 24)
+    steps = protocol.lead_days * 24 // protocol.hours
+    every = np.arange(steps) * (protocol.hours // setting.world.hours)
     found = {}
     for density in protocol.densities:
-        scores, series = Scores(setting.world), []
-        for start in starts:
-            network = Network(setting.world, density, derive_seed(protocol.seed, "net", int(start)))
-            every = protocol.hours // setting.world.hours
-            positions = start + np.arange(steps) * every
+        scores, series = Scores(setting.world, protocol.estimator), []  # type: ignore[arg-type]
+        for start in starts.tolist():
+            key = f"{density:g}-{setting.archive.times[start]:%Y%m%dT%H}"
+            made = journal.case(key, lambda s=start, d=density: method.cycle(d, s + every))  # type: ignore[misc]
             one = Scores(setting.world)
-            for number, (here, members) in enumerate(method.run(network, positions)):
-                one.add(members, here.truth)
+            for number in range(steps):
+                part = {
+                    k.partition("/")[2]: v for k, v in made.items() if k.startswith(f"{number}/")
+                }
+                one.take(part)
                 if number >= steps // 2:
-                    scores.add(members, here.truth)
+                    scores.take(part)
             series.append([round(float(x), 5) for x in one.crps_by_case()])
-            if progress:
-                progress(1)
-        found[f"{density:g}"] = {**scores.summary(), "crps_by_cycle": series}
-    return found, method.provenance()
+        found[f"{density:g}"] = {**scores.summary(maps=True), "crps_by_cycle": series}
+    scored = [setting.archive.times[s + every[steps // 2 :]] for s in starts]
+    times = [f"{t:%Y-%m-%dT%H}" for part in scored for t in part]
+    return found, {**method.provenance(), "initial_times": times}
 
 
 class _Method:
@@ -86,6 +88,17 @@ class _Method:
     def provenance(self) -> dict[str, Any]:
         """What the row says."""
         raise NotImplementedError
+
+    def cycle(self, density: float, positions: np.ndarray) -> Arrays:
+        """Statistics of every analysis, their names after ``NUMBER/``."""
+        world, seed = self.setting.world, self.protocol.seed
+        network = Network(world, density, derive_seed(seed, "net", int(positions[0])))
+        found = Arrays()
+        for number, (here, members) in enumerate(self.run(network, positions)):
+            estimator: Any = self.protocol.estimator
+            part = statistics(world, members, here.truth, estimator, here.time)
+            found |= {f"{number}/{name}": value for name, value in part.items()}
+        return found
 
     def cases(self, network: Network, positions: np.ndarray) -> list[Case]:
         """Truth and observations at every position."""

@@ -9,10 +9,10 @@ archive's states of the whole period, both as anomalies in SI units:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,8 +20,10 @@ from gapzoo.core import GapzooError
 from gapzoo.core.world import World
 from gapzoo.evaluators.spectra import zonal_power
 from gapzoo.leaderboard import TRACKS
+from gapzoo.leaderboard.journal import Journal
 from gapzoo.leaderboard.methods import Setting, checkpoint_for, members_of
 from gapzoo.leaderboard.protocol import Protocol
+from gapzoo.leaderboard.statistics import Arrays
 from gapzoo.tasks.assimilation import Assimilation
 from gapzoo.tasks.sampling import Sampling
 
@@ -31,11 +33,7 @@ BINS = np.concatenate([[-np.inf], np.linspace(-4.75, 4.75, 39), [np.inf]])
 
 @TRACKS.register("prior")
 def run(
-    protocol: Protocol,
-    setting: Setting,
-    entry: str,
-    options: dict[str, Any],
-    progress: Callable[[int], None] | None = None,
+    protocol: Protocol, setting: Setting, entry: str, options: dict[str, Any], journal: Journal
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Spectra and histograms of ``gap`` samples; of other training years for ``climatology``."""
     every = setting.archive.indices(protocol.period[0], protocol.period[1])
@@ -51,16 +49,24 @@ def run(
         raise GapzooError(f"entry '{entry}': it is 'climatology', or 'gap' with 'prior'=CHECKPOINT")
     source = checkpoint_for(setting, options["prior"])
     sampling = Sampling.of({k: v for k, v in options.items() if k != "prior"})
+    names = {"checkpoint": source.name, "weights_sha256": source.hash}
+    provenance = {**names, "sampling": vars(sampling)}
+    journal.begin(provenance)
     task = Assimilation(prior=source.prior, world=source.world, sampling=sampling, form="none")
-    for position in protocol.positions(setting.archive, setting.world):
-        time = setting.archive.times[position]
+    positions = protocol.positions(setting.archive, setting.world)
+    times = setting.archive.times[positions]
+
+    def make(position: int, time: pd.Timestamp) -> Arrays:
         generator = members_of(protocol.seed, protocol.members, "prior", time)
         forcing = setting.reader.forcing(np.array([position]))[0]
-        drawn.add(task.analyse(time, generator, forcing=forcing))
-        if progress:
-            progress(1)
-    names = {"checkpoint": source.name, "weights_sha256": source.hash}
-    return compare(drawn, truth), {**names, "sampling": vars(task.sampling)}
+        one = _Statistics(setting.world)
+        one.add(task.analyse(time, generator, forcing=forcing))
+        return one.arrays()
+
+    for position, time in zip(positions.tolist(), times, strict=True):
+        drawn.take(journal.case(f"{time:%Y%m%dT%H}", lambda p=position, t=time: make(p, t)))  # type: ignore[misc]
+    stamps = [f"{t:%Y-%m-%dT%H}" for t in times]
+    return compare(drawn, truth), {**provenance, "initial_times": stamps}
 
 
 class _Statistics:
@@ -81,6 +87,18 @@ class _Statistics:
         self.square = self.square + (anomaly**2 * weights[:, None]).sum((0, 2, 3)).numpy()
         self.count += len(states)
         self.histogram = self.histogram + self._histogram(anomaly.numpy(), weights.numpy())
+
+    def arrays(self) -> Arrays:
+        """The sums by name."""
+        sums = {"power": self.power, "histogram": self.histogram, "square": self.square}
+        return {**sums, "count": np.array(self.count)}
+
+    def take(self, other: Arrays) -> None:
+        """Add what ``arrays`` gave."""
+        self.power = self.power + other["power"]
+        self.histogram = self.histogram + other["histogram"]
+        self.square = self.square + other["square"]
+        self.count += int(other["count"])
 
     def _histogram(self, anomaly: np.ndarray, weights: np.ndarray) -> np.ndarray:
         shape = anomaly.shape

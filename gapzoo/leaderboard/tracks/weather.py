@@ -12,35 +12,58 @@ from gapzoo.core import GapzooError
 from gapzoo.core.random import derive_seed
 from gapzoo.leaderboard import TRACKS
 from gapzoo.leaderboard.forecasts import FORECASTS, ForecastMethod
+from gapzoo.leaderboard.journal import Journal
 from gapzoo.leaderboard.methods import GapMethod, Network, Setting, case, members_of
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.scores import Scores
+from gapzoo.leaderboard.statistics import Arrays, statistics
 
 
 @TRACKS.register("weather")
 def run(
-    protocol: Protocol,
-    setting: Setting,
-    entry: str,
-    options: dict[str, Any],
-    progress: Callable[[int], None] | None = None,
+    protocol: Protocol, setting: Setting, entry: str, options: dict[str, Any], journal: Journal
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores by lead in hours, and the method's provenance; as every track."""
     method: ForecastMethod = FORECASTS.build(entry, setting=setting, protocol=protocol, **options)
+    journal.begin(method.provenance())
     initial = _initial(protocol, setting)
     hours = [protocol.hours * (n + 1) for n in range(method.steps)]
     scores = {h: Scores(setting.world, protocol.estimator) for h in hours}  # type: ignore[arg-type]
-    for position in protocol.positions(setting.archive, setting.world, hours[-1]):
-        here = np.array([position])
-        time, forcing = setting.archive.times[position], setting.reader.forcing(here)[0]
-        generator = members_of(protocol.seed, protocol.members, "forecast", time)
-        for later, state in method.run(initial(int(position)), time, forcing, generator):
-            lead = int((later - time).total_seconds() // 3600)
-            truth = setting.reader.state(here + lead // setting.world.hours)[0]
-            scores[lead].add(state, truth)
-        if progress:
-            progress(1)
-    return {str(h): s.summary() for h, s in scores.items()}, method.provenance()
+    positions = protocol.positions(setting.archive, setting.world, hours[-1])
+    times = setting.archive.times[positions]
+    method.check(times)
+    for position, time in zip(positions.tolist(), times, strict=True):
+        key = f"{time:%Y%m%dT%H}"
+        found = journal.case(key, lambda p=position: _forecast(method, initial, p))  # type: ignore[misc]
+        for lead, part in _by_lead(found).items():
+            scores[lead].take(part)
+    shown = {hours[0], hours[(len(hours) - 1) // 2], hours[-1]}
+    summaries = {str(h): s.summary(maps=h in shown) for h, s in scores.items()}
+    stamps = [f"{t:%Y-%m-%dT%H}" for t in times]
+    return summaries, {**method.provenance(), "initial_times": stamps}
+
+
+def _forecast(method: ForecastMethod, initial: Callable[[int], Tensor], position: int) -> Arrays:
+    """Statistics of every lead, their names after ``HOURS/``."""
+    setting, protocol, found = method.setting, method.protocol, Arrays()
+    here = np.array([position])
+    time, forcing = setting.archive.times[position], setting.reader.forcing(here)[0]
+    generator = members_of(protocol.seed, protocol.members, "forecast", time)
+    for later, state in method.run(initial(position), time, forcing, generator):
+        lead = int((later - time).total_seconds() // 3600)
+        truth = setting.reader.state(here + lead // setting.world.hours)[0]
+        part = statistics(setting.world, state, truth, protocol.estimator, later)  # type: ignore[arg-type]
+        found |= {f"{lead}/{name}": value for name, value in part.items()}
+    return found
+
+
+def _by_lead(case: Arrays) -> dict[int, Arrays]:
+    found: dict[int, Arrays] = {}
+    for key, value in case.items():
+        lead, _, name = key.partition("/")
+        if name:
+            found.setdefault(int(lead), {})[name] = value
+    return found
 
 
 def _initial(protocol: Protocol, setting: Setting) -> Callable[[int], Tensor]:

@@ -1,0 +1,109 @@
+"""A killed run goes on with its first open case; its row is that of a run that was not killed."""
+
+import json
+
+import numpy as np
+import pytest
+from models import saved, toy_prior
+from worlds import toy_archive
+
+from gapzoo.leaderboard import rows
+from gapzoo.leaderboard.journal import Journal
+from gapzoo.leaderboard.methods import ClimatologyMethod
+from gapzoo.leaderboard.protocol import Protocol
+from gapzoo.tasks.assimilation import Assimilation
+
+COSTS = ("wall_seconds", "cpu_seconds", "scoring_seconds")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("resume") / "toy.zarr"
+    return toy_archive(path, ("1979-01-01", "1979-12-31"), segment_shards=99)
+
+
+def protocol(track: str, **changes) -> Protocol:
+    settings = {"world": "toy", "period": ["1980-01-01", "1980-12-31"], "cases": 3, "members": 3}
+    settings |= {"densities": [0.25, 0.5], "networks": 2, "lead_days": 2, "hours": 24}
+    return Protocol(name=f"toy-{track}", track=track, **(settings | changes))
+
+
+class Killer:
+    """Counts the calls of a method and stops one of them from outside, as ctrl-C does."""
+
+    def __init__(self, monkeypatch, owner, name):
+        self.calls, self.at, original = 0, 0, getattr(owner, name)
+
+        def counted(method, *arguments, **named):
+            self.calls += 1
+            if self.calls == self.at:
+                raise KeyboardInterrupt
+            return original(method, *arguments, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+@pytest.mark.parametrize(("track", "draws"), [("analysis", 6), ("weather", 6), ("cycle", 12)])
+def test_a_killed_run_goes_on(archive, tmp_path, monkeypatch, track, draws):
+    """Killed twice, at different cases: no finished case is drawn again."""
+    killer = Killer(monkeypatch, ClimatologyMethod, "season")
+    whole = tmp_path / "whole"
+    expected = json.loads(
+        rows.store(protocol(track), archive, "climatology", {}, whole).read_text()
+    )
+    assert killer.calls == draws
+    for stop in (2, 3):
+        killer.calls, killer.at = 0, stop
+        with pytest.raises(KeyboardInterrupt):
+            rows.store(protocol(track), archive, "climatology", {}, tmp_path)
+    kept = len(list((tmp_path / ".cases").rglob("*.npz")))
+    assert kept == (1 + 2 if track == "analysis" else 0 + 1)
+    killer.calls, killer.at = 0, 0
+    path = rows.store(protocol(track), archive, "climatology", {}, tmp_path)
+    per_case = {"analysis": 1, "weather": 2, "cycle": 2}[track]
+    assert killer.calls == draws - kept * per_case
+    found = json.loads(path.read_text())
+    assert {k: v for k, v in found.items() if k not in COSTS} == {
+        k: v for k, v in expected.items() if k not in COSTS
+    }
+    assert not list((tmp_path / ".cases").rglob("*.npz")), "nothing is left behind"
+
+
+def test_samples_of_a_prior_go_on(archive, tmp_path, monkeypatch):
+    killer = Killer(monkeypatch, Assimilation, "analyse")
+    options = {"prior": str(saved(toy_prior(archive), tmp_path / "p")), "steps": 2}
+    expected = rows.run(protocol("prior"), archive, "gap", dict(options))
+    killer.calls, killer.at = 0, 2
+    with pytest.raises(KeyboardInterrupt):
+        rows.store(protocol("prior"), archive, "gap", dict(options), tmp_path)
+    killer.calls, killer.at = 0, 0
+    path = rows.store(protocol("prior"), archive, "gap", dict(options), tmp_path)
+    assert killer.calls == 2
+    assert json.loads(path.read_text())["scores"] == json.loads(json.dumps(expected["scores"]))
+
+
+def test_another_run_does_not_take_its_cases(archive, tmp_path, monkeypatch):
+    """Other settings, options or names are other runs."""
+    killer = Killer(monkeypatch, ClimatologyMethod, "season")
+    killer.at = 3
+    with pytest.raises(KeyboardInterrupt):
+        rows.store(protocol("analysis"), archive, "climatology", {}, tmp_path)
+    killer.calls, killer.at = 0, 0
+    rows.store(protocol("analysis", seed=2), archive, "climatology", {}, tmp_path)
+    assert killer.calls == 6
+    assert len(list((tmp_path / ".cases").rglob("*.npz"))) == 2, "the first run's are kept"
+
+
+def test_a_case_that_was_cut_off_is_made_again(tmp_path):
+    journal = Journal(tmp_path, {"name": "a"})
+    journal.begin({})
+    made = journal.case("one", lambda: {"x": np.array([0.1, np.pi])})
+    file = next(tmp_path.rglob("one.npz"))
+    again = Journal(tmp_path, {"name": "a"})
+    again.begin({})
+    kept = again.case("one", lambda: pytest.fail("it is there"))
+    assert (kept["x"] == made["x"]).all() and again.wall == journal.wall
+    file.write_bytes(file.read_bytes()[:40])
+    assert not again.done("one")
+    assert (again.case("one", lambda: {"x": made["x"]})["x"] == made["x"]).all()
+    assert (tmp_path / ".gitignore").read_text() == "*\n", "git does not see what is unfinished"

@@ -10,32 +10,58 @@ from gapzoo.core.errors import GapzooError, nearest
 
 @dataclass(frozen=True)
 class Variable:
-    """One row of the table: WeatherBench 2 name, CF standard name, SI units, short label."""
+    """One row of the table: WeatherBench 2 name, CF standard name, SI units, short label, place.
+
+    ``place`` is ``levels`` for a profile, ``2 m`` or ``10 m`` above the ground, or ``surface``.
+    """
 
     name: str
     standard_name: str
     units: str
     short: str
+    place: str = "surface"
 
 
 _ROWS = (
-    ("u_component_of_wind", "eastward_wind", "m s-1", "u"),
-    ("v_component_of_wind", "northward_wind", "m s-1", "v"),
-    ("temperature", "air_temperature", "K", "t"),
-    ("specific_humidity", "specific_humidity", "kg kg-1", "q"),
-    ("geopotential", "geopotential", "m2 s-2", "z"),
-    ("vertical_velocity", "lagrangian_tendency_of_air_pressure", "Pa s-1", "w"),
+    ("u_component_of_wind", "eastward_wind", "m s-1", "u", "levels"),
+    ("v_component_of_wind", "northward_wind", "m s-1", "v", "levels"),
+    ("temperature", "air_temperature", "K", "t", "levels"),
+    ("specific_humidity", "specific_humidity", "kg kg-1", "q", "levels"),
+    ("geopotential", "geopotential", "m2 s-2", "z", "levels"),
+    ("vertical_velocity", "lagrangian_tendency_of_air_pressure", "Pa s-1", "w", "levels"),
     ("surface_pressure", "surface_air_pressure", "Pa", "sp"),
     ("mean_sea_level_pressure", "air_pressure_at_mean_sea_level", "Pa", "msl"),
-    ("2m_temperature", "air_temperature", "K", "t2m"),
-    ("10m_u_component_of_wind", "eastward_wind", "m s-1", "u10"),
-    ("10m_v_component_of_wind", "northward_wind", "m s-1", "v10"),
-    ("10m_wind_speed", "wind_speed", "m s-1", "ws10"),
-    ("total_precipitation_6hr", "precipitation_amount", "m", "tp6"),
-    ("total_precipitation_24hr", "precipitation_amount", "m", "tp24"),
+    ("2m_temperature", "air_temperature", "K", "t2m", "2 m"),
+    ("lowest_level_temperature", "air_temperature", "K", "tlow"),
+    ("10m_u_component_of_wind", "eastward_wind", "m s-1", "u10", "10 m"),
+    ("10m_v_component_of_wind", "northward_wind", "m s-1", "v10", "10 m"),
+    ("10m_wind_speed", "wind_speed", "m s-1", "ws10", "10 m"),
+    ("2m_dewpoint_temperature", "dew_point_temperature", "K", "d2m", "2 m"),
+    ("relative_humidity", "relative_humidity", "1", "r", "levels"),
+    ("wind_speed", "wind_speed", "m s-1", "ws", "levels"),
+    (
+        "specific_cloud_ice_water_content",
+        "mass_fraction_of_cloud_ice_in_air",
+        "kg kg-1",
+        "ciwc",
+        "levels",
+    ),
+    (
+        "specific_cloud_liquid_water_content",
+        "mass_fraction_of_cloud_liquid_water_in_air",
+        "kg kg-1",
+        "clwc",
+        "levels",
+    ),
+    ("total_column_water_vapour", "atmosphere_mass_content_of_water_vapor", "kg m-2", "tcwv"),
+    ("total_cloud_cover", "cloud_area_fraction", "1", "tcc"),
+    ("total_precipitation_6hr", "lwe_thickness_of_precipitation_amount", "m", "tp6"),
+    ("total_precipitation_12hr", "lwe_thickness_of_precipitation_amount", "m", "tp12"),
+    ("total_precipitation_24hr", "lwe_thickness_of_precipitation_amount", "m", "tp24"),
     ("sea_surface_temperature", "sea_surface_temperature", "K", "sst"),
     ("sea_ice_cover", "sea_ice_area_fraction", "1", "ci"),
     ("toa_incident_solar_radiation", "toa_incoming_shortwave_flux", "J m-2", "tisr"),
+    ("carbon_dioxide", "mole_fraction_of_carbon_dioxide_in_air", "1", "co2"),
     ("geopotential_at_surface", "surface_geopotential", "m2 s-2", "zs"),
     ("land_sea_mask", "land_area_fraction", "1", "lsm"),
 )

@@ -5,8 +5,9 @@
     static  (static_channel, latitude, longitude)           float32
     run     (time)   number of the unbroken stretch that a time belongs to
 
-One chunk is one time step, uncompressed, ``SHARD`` of them a shard: a shard file is then an array
-in raw memory (plus an index), which a local reader maps; anything else goes through zarr.
+One chunk is one time step, uncompressed, ``SHARD`` of them a shard (fewer where they are large): a
+shard file is then an array in raw memory (plus an index), which a local reader maps; anything else
+goes through zarr.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from gapzoo.core import Channels, GapzooError, Grid, nearest
 
 SHARD = 120
 """Time steps a shard: 30 days of 6 h, some 35 MB at 64x32 and 37 channels."""
+SHARD_BYTES = 2**28
+"""Largest shard of states of a source that chooses its size by ``steps_a_shard``."""
 FORMAT = "gapzoo-archive-1"
 ATTRIBUTES = ("channels", "level_kind", "forcing_channels", "static_channels")
 ARRAYS = ("state", "forcing", "static", "time", "run", "latitude", "longitude")
@@ -43,11 +46,18 @@ class ArchiveSpec:
     times: pd.DatetimeIndex
     runs: np.ndarray
     attributes: dict[str, Any] = field(default_factory=dict)
+    shard: int = SHARD
 
     @property
     def shards(self) -> int:
         """Number of shards along time."""
-        return -(-len(self.times) // SHARD)
+        return -(-len(self.times) // self.shard)
+
+
+def steps_a_shard(channels: int, grid: Grid) -> int:
+    """Steps of so many float32 channels that fit in ``SHARD_BYTES``, at most ``SHARD``."""
+    height, width = grid.shape
+    return max(1, min(SHARD, SHARD_BYTES // (4 * channels * height * width)))
 
 
 def create(path: Path, spec: ArchiveSpec) -> None:
@@ -65,8 +75,9 @@ def create(path: Path, spec: ArchiveSpec) -> None:
     root = zarr.create_group(path)
     height, width = spec.grid.shape
     for name, channels in (("state", len(spec.channels)), ("forcing", len(spec.forcing_channels))):
-        _series(root, name, (len(spec.times), channels, height, width))
-    _array(root, "static", np.stack(list(spec.static.values())).astype(np.float32), _STATIC)
+        _series(root, name, (len(spec.times), channels, height, width), spec.shard)
+    static = np.stack(list(spec.static.values())) if spec.static else np.zeros((0, height, width))
+    _array(root, "static", static.astype(np.float32), _STATIC)
     hours = np.asarray((spec.times - EPOCH) / pd.Timedelta(hours=1), np.int64)
     units = {"units": f"hours since {EPOCH:%Y-%m-%d}", "calendar": "proleptic_gregorian"}
     _array(root, "time", hours, ("time",)).attrs.update(units)
@@ -111,6 +122,7 @@ def _refuse_moved(path: Path, spec: ArchiveSpec) -> None:
     old = Archive(path)
     same = {"grid": old.grid.matches(spec.grid), "times": old.times.equals(spec.times)}
     same["runs"] = np.array_equal(old.runs, spec.runs)
+    same["shards"] = old.shard == spec.shard
     for name in (n for n, alike in same.items() if not alike):
         raise GapzooError(
             f"{path} holds another archive: its {name} differ from those asked for; "
@@ -118,12 +130,12 @@ def _refuse_moved(path: Path, spec: ArchiveSpec) -> None:
         )
 
 
-def _series(root: zarr.Group, name: str, shape: tuple[int, ...]) -> None:
+def _series(root: zarr.Group, name: str, shape: tuple[int, ...], shard: int) -> None:
     root.create_array(
         name,
         shape=shape,
         chunks=(1, *shape[1:]),
-        shards=(SHARD, *shape[1:]),
+        shards=(shard, *shape[1:]),
         dtype="float32",
         compressors=None,
         fill_value=np.float32("nan"),
@@ -150,7 +162,8 @@ def write_array(path: Path, name: str, data: np.ndarray, dims: tuple[str, ...]) 
 def write_shard(path: Path, shard: int, state: np.ndarray, forcing: np.ndarray) -> None:
     """Write one whole shard; its file appears at once or not at all."""
     root = zarr.open_group(path, mode="r+")
-    window = slice(shard * SHARD, shard * SHARD + len(state))
+    first = shard * root["state"].shards[0]  # type: ignore[union-attr,index]
+    window = slice(first, first + len(state))
     for name, values in (("forcing", forcing), ("state", state)):
         root[name][window] = np.asarray(values, np.float32)  # type: ignore[index]
 
@@ -212,6 +225,11 @@ class Archive:
         """Time between steps."""
         return self.times[1] - self.times[0]
 
+    @cached_property
+    def shard(self) -> int:
+        """Time steps a shard file."""
+        return int(self.root["state"].shards[0])  # type: ignore[union-attr,index]
+
     def static(self, name: str) -> np.ndarray:
         """(H, W) of a static field."""
         names = list(self.attributes["static_channels"])
@@ -272,13 +290,13 @@ class _Reader:
     """Steps of one array: mapped memory where its shards are local files, zarr elsewhere."""
 
     def __init__(self, array: Any, folder: Path) -> None:
-        self.array, self.folder = array, folder
+        self.array, self.folder, self.shard = array, folder, int(array.shards[0])
         self.shape = array.shape[1:]
         self.nbytes = int(np.prod(self.shape)) * 4
         self._maps: dict[int, tuple[np.ndarray, np.ndarray] | None] = {}
 
     def __call__(self, position: int, channels: list[int] | None) -> np.ndarray:
-        shard, row = divmod(position, SHARD)
+        shard, row = divmod(position, self.shard)
         if shard not in self._maps:
             self._maps[shard] = self._map(shard)
         mapped = self._maps[shard]
@@ -299,7 +317,7 @@ class _Reader:
         if self.array.compressors or not file.is_file():
             return None
         raw = np.memmap(file, np.uint8, "r")
-        index = np.frombuffer(raw[-(16 * SHARD + 4) : -4].tobytes(), "<u8").reshape(SHARD, 2)
+        index = np.frombuffer(raw[-(16 * self.shard + 4) : -4].tobytes(), "<u8").reshape(-1, 2)
         return raw, index
 
     def _view(self, raw: np.ndarray, index: np.ndarray, row: int) -> np.ndarray | None:

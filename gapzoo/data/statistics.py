@@ -19,9 +19,12 @@ import pandas as pd
 
 from gapzoo.core.climatology import evaluate, harmonics
 from gapzoo.data.archive import SHARD, Archive, write_array
+from gapzoo.data.boundary import SOLAR
 
 MEAN_HARMONICS = 4
 VARIANCE_HARMONICS = 2
+FORCING_BYTES = 2**29
+"""Most forcing that is read at a time."""
 
 
 class _Fit:
@@ -43,8 +46,9 @@ class _Fit:
 
 
 def _blocks(archive: Archive, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(positions), SHARD):
-        part = positions[start : start + SHARD]
+    size = min(SHARD, archive.shard)
+    for start in range(0, len(positions), size):
+        part = positions[start : start + size]
         yield part, archive.read("state", part)
 
 
@@ -84,13 +88,22 @@ def compute(archive: Archive, start: str, end: str, progress=None) -> dict[str, 
 
 
 def _forcing(archive: Archive, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """Climatology of the forcing and the spread of its anomalies, from every fourth step."""
-    some, fit = positions[::4], _Fit(MEAN_HARMONICS)
-    fields = archive.read("forcing", some)
-    fit.add(archive.times[some], fields)
-    climatology = fit.solve(fields.shape[1:])
-    anomaly = fields - evaluate(climatology, archive.times[some])
-    std = np.sqrt(np.square(anomaly, dtype=np.float64).mean((0, 2, 3)))
+    """Climatology of the forcing and the spread of its anomalies, from every fourth step.
+
+    Where sunlight is among it, from every fifth: every hour of the day then has its share.
+    """
+    some = positions[:: 5 if SOLAR in archive.forcing_channels else 4]
+    fit, squares = _Fit(MEAN_HARMONICS), []
+    step = 4 * len(archive.forcing_channels) * int(np.prod(archive.grid.shape))
+    size = max(1, FORCING_BYTES // step)
+    parts = [some[start : start + size] for start in range(0, len(some), size)]
+    for part in parts:
+        fit.add(archive.times[part], archive.read("forcing", part))
+    climatology = fit.solve((len(archive.forcing_channels), *archive.grid.shape))
+    for part in parts:
+        anomaly = archive.read("forcing", part) - evaluate(climatology, archive.times[part])
+        squares.append(np.square(anomaly, dtype=np.float64).mean((0, 2, 3)) * len(part))
+    std = np.sqrt(np.sum(squares, 0) / len(some))
     return {"forcing_climatology": climatology, "forcing_std": std}
 
 

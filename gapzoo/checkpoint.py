@@ -105,6 +105,7 @@ class Checkpoint:
             autocast=low,
             climatology=self.covariance,
             cond_channels=self.world.cond_channels,
+            shaped=bool(self.details.get("shaped", False)),
         ).eval()
 
     @cached_property

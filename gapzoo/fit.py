@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,12 @@ def covariance_of(recipe: Recipe, data: ArchiveDataModule) -> ZonalCovariance | 
     count = min(recipe.covariance_states, len(positions))
     rows = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
     reader = Reader(data.archive, data.world)
-    batches = (reader.state(part) for part in np.array_split(rows, -(-count // 200)))
-    fitted = ZonalCovariance.fit(batches, recipe.covariance_threshold)
+
+    def batches(part: np.ndarray) -> Iterator[torch.Tensor]:
+        return (reader.state(few) for few in np.array_split(part, -(-len(part) // 200)))
+
+    parts = [batches(part) for part in np.array_split(rows, recipe.covariance_parts)]
+    fitted = ZonalCovariance.cross_validated(parts, recipe.covariance_threshold)
     # as a checkpoint keeps it, so that training and its checkpoint agree to the bit
     return ZonalCovariance.from_tensors(fitted.to_tensors(), data.world.shape)
 
@@ -68,6 +73,7 @@ def module_of(
         "cond_channels": cond_channels,
         "architecture": dict(recipe.model_options),
         "precision": recipe.precision,
+        "shaped": recipe.kind == "prior" and recipe.preconditioning == "climatology",
         "optimisation": Optimisation(
             peak=recipe.learning_rate,
             warmup=recipe.warmup,
@@ -114,6 +120,8 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
     """
     data = data_of(recipe)
     module = module_of(recipe, data.world, covariance_of(recipe, data))
+    if recipe.start and not resume:
+        _start(module, recipe.start)
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(dump(recipe))
     started = time.monotonic()
@@ -133,6 +141,17 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
     )
     spent = {"minutes of the last part": round((time.monotonic() - started) / 60, 1)}
     return save(recipe, module, data, output, trainer.global_step, spent)
+
+
+def _start(module: TrainedModule, name: str) -> None:
+    """Give the network, and its average, a checkpoint's weights."""
+    weights = checkpoint.load(name).network.state_dict()
+    for network in (module.denoiser.backbone, module.backbone):  # type: ignore[union-attr]
+        try:
+            network.load_state_dict(weights)  # type: ignore[union-attr,operator]
+        except RuntimeError as error:
+            line = " ".join(str(error).split())
+            raise GapzooError(f"checkpoint '{name}' holds another network: {line}") from None
 
 
 def export(run: Path, output: Path) -> Path:

@@ -45,6 +45,8 @@ class Recipe:
             ``scalar`` (EDM's).
         covariance_states, covariance_threshold: states of the training years that the covariance
             is taken from, and the smallest variance of an EOF that is kept.
+        covariance_parts: parts of the training years that cross-validate the EOFs' variances.
+        start: checkpoint of the same network whose weights training starts from.
         schedule, schedule_options: the noise schedule and its arguments.
         noise_mean, noise_std: of the log-normal noise levels that training draws.
         cond_dropout: share of samples trained without conditioning.
@@ -77,6 +79,8 @@ class Recipe:
     preconditioning: str = "climatology"
     covariance_states: int = 4000
     covariance_threshold: float = 0.01
+    covariance_parts: int = 3
+    start: str = ""
     schedule: str = "edm"
     schedule_options: dict[str, Any] = field(default_factory=dict)
     noise_mean: float = 0.0

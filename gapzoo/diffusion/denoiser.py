@@ -90,6 +90,7 @@ class PreconditionedDenoiser(Denoiser):
         climatology: covariance of the normalised states. With it the backbone's condition has C
             more channels, W x, behind the K given ones.
         cond_channels: K, needed with a climatology where ``cond`` may be None.
+        shaped: scale the network's output mode by mode, not channel by channel.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class PreconditionedDenoiser(Denoiser):
         autocast: torch.dtype | None = None,
         climatology: ZonalCovariance | None = None,
         cond_channels: int = 0,
+        shaped: bool = False,
     ) -> None:
         super().__init__()
         if sigma_data <= 0:
@@ -107,6 +109,7 @@ class PreconditionedDenoiser(Denoiser):
         self.backbone, self.schedule = backbone, schedule
         self.sigma_data, self.autocast = sigma_data, autocast
         self.climatology, self.cond_channels = climatology, cond_channels
+        self.shaped = shaped
 
     def coefficients(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, c_noise), each shaped as ``ratio``."""
@@ -134,6 +137,8 @@ class PreconditionedDenoiser(Denoiser):
         both = torch.cat([cond.to(x).expand(len(x), *cond.shape[1:]), linear], 1)
         left = (x - linear) / ratio.clamp(min=LOWEST_RATIO)
         output = self._network(left, c_noise.flatten().expand(len(x)), both)
+        if self.shaped:
+            return Posterior(linear + self.climatology.filter(output, error_std, ratio.flatten()))
         return Posterior(linear + self.error_scale(ratio) * output)
 
     def error_scale(self, ratio: Tensor) -> Tensor:
@@ -151,3 +156,8 @@ class PreconditionedDenoiser(Denoiser):
         enabled = self.autocast is not None
         with torch.autocast(x.device.type, dtype=self.autocast or x.dtype, enabled=enabled):
             return self.backbone(x, c_noise, cond).to(x.dtype)
+
+
+def error_std(variance: Tensor, ratio: Tensor) -> Tensor:
+    """Standard deviation of what a Gaussian mode of this variance leaves unknown at a ratio."""
+    return ratio * (variance / (variance + ratio**2)).sqrt()

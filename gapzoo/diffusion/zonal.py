@@ -53,23 +53,43 @@ class ZonalCovariance(CovarianceOperator):
             states: batches, read once, in order.
             threshold: smallest variance of an EOF that is kept.
         """
-        total, count, shape = None, 0, (0, 0, 0)
-        for batch in states:
-            modes = _modes(batch)
-            product = modes.transpose(1, 2) @ modes.conj()
-            total = product if total is None else total + product
-            count, shape = count + len(batch), tuple(batch.shape[1:])  # type: ignore[assignment]
-        if total is None:
-            raise GapzooError("no states to take a covariance from")
-        return cls._decompose(total / count, threshold, shape)
+        total, count, shape = _products(states)
+        return cls._decompose(map(_eigen, total / count), threshold, shape)
+
+    @classmethod
+    def cross_validated(
+        cls, parts: Sequence[Iterable[Tensor]], threshold: float = 1e-2
+    ) -> ZonalCovariance:
+        """EOFs of all parts, with the variances that EOFs have in states they were not fitted to.
+
+        In-sample eigenvalues of small EOFs are too small by half and more. Here the n-th one of a
+        wavenumber has the mean variance, over the parts, of a part's states along the n-th EOF of
+        the other parts (cross-validated eigenvalues; Bartz 2016, arXiv 1611.00798).
+
+        Args:
+            parts: at least two sets of batches as in ``fit``, far apart in time.
+            threshold: as in ``fit``.
+        """
+        if len(parts) < 2:
+            raise GapzooError("cross-validation takes at least 2 parts")
+        sums = [_products(part) for part in parts]
+        total, count = torch.stack([p for p, _, _ in sums]).sum(0), sum(n for _, n, _ in sums)
+
+        def spectrum(m: int) -> tuple[Tensor, Tensor]:
+            found = [_variance(p[m], _eigen(total[m] - p[m])[1]) / n for p, n, _ in sums]
+            return torch.stack(found).mean(0), _eigen(total[m] / count)[1]
+
+        return cls._decompose(map(spectrum, range(len(total))), threshold, sums[0][2])
 
     @classmethod
     def _decompose(
-        cls, matrices: Tensor, threshold: float, shape: tuple[int, int, int]
+        cls,
+        spectra: Iterable[tuple[Tensor, Tensor]],
+        threshold: float,
+        shape: tuple[int, int, int],
     ) -> ZonalCovariance:
         vectors, values, dropped = [], [], []
-        for matrix in matrices:
-            level, basis = torch.linalg.eigh(matrix)
+        for level, basis in spectra:
             keep = level > threshold
             vectors.append(basis[:, keep])
             values.append(level[keep])
@@ -161,6 +181,28 @@ class ZonalCovariance(CovarianceOperator):
     def __deepcopy__(self, memo: dict[int, Any]) -> ZonalCovariance:
         """Copies share the basis: it never changes."""
         return self
+
+
+def _products(states: Iterable[Tensor]) -> tuple[Tensor, int, tuple[int, int, int]]:
+    """Sums of X_m X_m^H (W//2+1, C*H, C*H), the number of states, and their shape."""
+    total, count, shape = None, 0, (0, 0, 0)
+    for batch in states:
+        modes = _modes(batch)
+        product = modes.transpose(1, 2) @ modes.conj()
+        total = product if total is None else total.add_(product)
+        count, shape = count + len(batch), tuple(batch.shape[1:])  # type: ignore[assignment]
+    if total is None:
+        raise GapzooError("no states to take a covariance from")
+    return total, count, shape
+
+
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.linalg.eigh(matrix)
+
+
+def _variance(product: Tensor, basis: Tensor) -> Tensor:
+    """Diagonal of E^H P E."""
+    return (basis.conj() * (product @ basis)).sum(0).real
 
 
 def _modes(states: Tensor) -> Tensor:

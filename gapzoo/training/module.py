@@ -147,6 +147,7 @@ class DiffusionModule(TrainedModule):
             autocast=PRECISIONS[precision],
             climatology=climatology,
             cond_channels=cond_channels,
+            shaped=climatology is not None,
         )
         self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         self.cond_dropout = cond_dropout

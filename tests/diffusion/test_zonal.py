@@ -191,6 +191,21 @@ def test_the_states_own_errors_give_the_fit_back(cut):
     torch.testing.assert_close(found.eigenvalues, cut.eigenvalues, rtol=1e-4, atol=1e-5)
 
 
+def test_cross_validated_variances_are_those_of_states_not_seen():
+    """A sample no larger than the space: in-sample variances of the least EOFs are far too small."""
+    few, other = sample(60, seed=20), sample(4000, seed=21)
+    plain = ZonalCovariance.fit([few], threshold=0)
+    crossed = ZonalCovariance.cross_validated([[b] for b in few.split(20)], threshold=0)
+
+    def miss(found):
+        truth = found.of(other).eigenvalues[:-1]
+        return (found.eigenvalues[:-1].clamp(min=1e-6) / truth).log().abs().mean()
+
+    assert miss(crossed) < 0.7 * miss(plain)
+    with pytest.raises(GapzooError, match="at least 2 parts"):
+        ZonalCovariance.cross_validated([[few]])
+
+
 def test_it_comes_back_from_its_tensors_to_half_precision(cut):
     tensors = cut.to_tensors()
     vectors = [tensors[f"covariance.{m}"] for m in range(SHAPE[2] // 2 + 1)]
@@ -281,6 +296,20 @@ def test_what_the_network_is_given(cut):
     c_out = torch.stack([m.diagonal().reshape(SHAPE).mean((1, 2)).sqrt() for m in scale]).float()
     expected = linear + c_out[:, :, None, None] * backbone.x
     torch.testing.assert_close(mean, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_shaped_output_has_the_posterior_standard_deviation_of_every_mode(cut):
+    """M M = r^2 L (L + r^2)^-1, so that white output is a draw of the Gaussian posterior error."""
+    schedule, backbone = SCHEDULES.build("edm"), Fixed(1.0)
+    denoiser = PreconditionedDenoiser(backbone, schedule, climatology=cut, shaped=True)
+    x_t, t = noisy(schedule)
+    mean = denoiser(x_t, t).mean
+    linear = cut.filter(x_t, lambda b, s: b / (b + s**2), torch.tensor(LEVELS))
+    for k, r in enumerate(torch.tensor(LEVELS)):
+        level, vectors = torch.linalg.eigh(dense(cut, lambda b, s: s**2 * b / (b + s**2), r))
+        root = vectors @ level.clamp(min=0).sqrt().diag() @ vectors.T
+        change = (root @ backbone.x[k].double().flatten()).reshape(SHAPE).float()
+        torch.testing.assert_close(mean[k] - linear[k], change, rtol=1e-3, atol=1e-3)
 
 
 def test_no_condition_is_a_condition_of_zeros(cut):

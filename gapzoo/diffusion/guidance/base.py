@@ -30,6 +30,7 @@ from gapzoo.core import GapzooError
 from gapzoo.diffusion.denoiser import Denoiser, Posterior
 from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Stack
 from gapzoo.diffusion.guidance.forecast import absorb
+from gapzoo.diffusion.guidance.robust import Reweighting
 
 
 class Problem(Stack):
@@ -81,7 +82,7 @@ class Guidance(Denoiser):
         if not self.constraints:
             raise GapzooError("no constraint given; sample the prior itself without guidance")
         self.schedule, self.start = denoiser.schedule, denoiser.start
-        self.denoiser = denoiser
+        self.denoiser, self._reweighting = denoiser, Reweighting()
 
     @abc.abstractmethod
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
@@ -98,15 +99,19 @@ class Guidance(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Posterior:
         """Guided posterior mean; x_t (B,C,H,W), t () or (B,)."""
         outer = torch.is_grad_enabled() and x_t.requires_grad
-        base, constraints = self.flattened()
+        base, given = self.flattened()
+        alpha, sigma = self.scales(x_t, t)
+        level = float((sigma / alpha).max())
         with torch.enable_grad():
             x_t = x_t if outer else x_t.detach().requires_grad_()
+            constraints = self._reweighting.begin(given, level, len(x_t))
             constraints, x_t, t = absorb(constraints, self.schedule, x_t, t)
             x_hat = base(x_t, t, **cond).mean
         problem = Problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t))
         with torch.no_grad():
             s = self.weights(problem, problem.innovation)
             shift = problem.covariance(problem.adjoint(s))
+            self._reweighting.update(given, problem, s)
         if not outer:
             return Posterior(x_hat.detach() + shift)
         return Posterior(_Shifted.apply(x_hat, shift, lambda w: self._pull(problem, w)))

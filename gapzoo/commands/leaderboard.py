@@ -12,13 +12,13 @@ from gapzoo.commands import CONSOLE, command
 def run(args: argparse.Namespace) -> None:
     """Run an entry under a protocol and store its row; a killed run goes on where it was."""
     from gapzoo.data.archive import Archive
-    from gapzoo.leaderboard import entries, protocol, rows
+    from gapzoo.leaderboard import entries, protocol, rows, tables
 
     wanted = protocol.load(args.protocol)
     entry, options = entries.resolve([*(args.entry or []), *args.words])
     path = rows.store(wanted, Archive(args.archive), entry, options, args.folder, args.name)
     for metric in rows.METRICS[wanted.track]:
-        CONSOLE.print(rows.table(wanted.name, metric, args.folder))
+        CONSOLE.print(tables.table(wanted.name, metric, args.folder))
     CONSOLE.print(f"row written to {path}")
 
 
@@ -38,13 +38,21 @@ def tune(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """Print a protocol's table."""
-    from gapzoo.leaderboard import rows
+    """Print a protocol's table, with what is real marked."""
+    from gapzoo.leaderboard import tables
 
     if args.markdown:
-        CONSOLE.print(rows.markdown(args.protocol, args.metric, args.folder), soft_wrap=True)
+        CONSOLE.print(tables.markdown(args.protocol, args.metric, args.folder), soft_wrap=True)
         return
-    CONSOLE.print(rows.table(args.protocol, args.metric, args.folder))
+    CONSOLE.print(tables.table(args.protocol, args.metric, args.folder, args.intervals))
+
+
+def readme(args: argparse.Namespace) -> None:
+    """Write the tables of a README from the rows, between its markers."""
+    from gapzoo.leaderboard import readme as page
+
+    changed = page.write(args.file, args.folder)
+    CONSOLE.print(f"{args.file} {'written' if changed else 'is in step already'}")
 
 
 def add(commands: Any) -> None:
@@ -61,11 +69,15 @@ def add(commands: Any) -> None:
     shows = command(parts, "show", show)
     shows.add_argument("protocol")
     shows.add_argument("--metric", default="crps")
+    shows.add_argument("--intervals", action="store_true", help="95 % of each score")
     shows.add_argument("--markdown", action="store_true", help="for a README")
+    readmes = command(parts, "readme", readme)
+    readmes.add_argument("file", type=Path, nargs="?", default=Path("README.md"))
     tunes = command(parts, "tune", tune)
     tunes.add_argument("protocol", help="name or file, in the validation years")
     tunes.add_argument("entry", help="a method")
     tunes.add_argument("options", nargs="*", help="key=[value,value,...]")
     tunes.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
-    for each, folder in ((runs, "leaderboard"), (shows, "leaderboard"), (tunes, "tuning")):
-        each.add_argument("--folder", type=Path, default=Path("evaluation") / folder)
+    tunes.add_argument("--folder", type=Path, default=Path("evaluation/tuning"))
+    for each in (runs, shows, readmes):
+        each.add_argument("--folder", type=Path, default=Path("evaluation/leaderboard"))

@@ -1,4 +1,4 @@
-"""Rows: run an entry, keep its scores with their provenance, print tables."""
+"""Rows: run an entry, keep its scores with their provenance, refuse to compare unlike ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
 
-from gapzoo.core import GapzooError, nearest
+from gapzoo.core import GapzooError
 from gapzoo.core.world import World
 from gapzoo.data.archive import Archive
 from gapzoo.fit import versions
@@ -146,10 +145,13 @@ def save(row: dict[str, Any], folder: Path = FOLDER, name: str | None = None) ->
     return path
 
 
-def _compact(row: dict[str, Any]) -> str:
-    """JSON with a line a key, but lists of numbers in one."""
-    text = json.dumps(row, indent=1)
-    return re.sub(r"\[[^\[\]{}\"]*\]", lambda m: " ".join(m.group().split()), text)
+def _compact(value: Any, margin: str = "") -> str:
+    """JSON with a line a key, and lists in one line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value)
+    deeper = margin + " "
+    lines = [f"{deeper}{json.dumps(str(k))}: {_compact(v, deeper)}" for k, v in value.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{margin}}}"
 
 
 def rows(protocol: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
@@ -207,24 +209,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise GapzooError(f"row {path} is damaged ({error}); run it again") from None
 
 
-def table(protocol: str, metric: str = "crps", folder: Path = FOLDER) -> Table:
-    """Entries by settings (densities or leads) for one metric."""
-    found = rows(protocol, folder)
-    if not found:
-        raise GapzooError(f"no rows of protocol '{protocol}' in {folder}; run an entry first")
-    settings = list(found[0]["scores"])
-    known = {name for row in found for s in settings for name in row["scores"][s]}
-    if metric not in known:
-        raise GapzooError(f"rows of '{protocol}' have no '{metric}'; {nearest(metric, known)}")
-    out = Table(title=f"{protocol}: {metric}")
-    for head in ("entry", *settings):
-        out.add_column(head, justify="left" if head == "entry" else "right")
-    for row in found:
-        values = [row["scores"][s].get(metric) for s in settings]
-        out.add_row(row["entry"], *("" if v is None else f"{v:.3f}" for v in values))
-    return out
-
-
 def tune(
     protocol: Protocol,
     archive: Archive,
@@ -256,22 +240,3 @@ def tune(
 
 def _least(tried: list[dict[str, Any]], metric: str, setting: str) -> dict[str, Any]:
     return min(tried, key=lambda row: row[metric][setting])["options"]
-
-
-def markdown(protocol: str, metric: str = "crps", folder: Path = FOLDER) -> str:
-    """The table of ``table`` as Markdown, with what its numbers depend on below it."""
-    found = rows(protocol, folder)
-    if not found:
-        raise GapzooError(f"no rows of protocol '{protocol}' in {folder}; run an entry first")
-    settings = list(found[0]["scores"])
-    lines = [f"| {metric} | {' | '.join(settings)} |", "|---|" + "---|" * len(settings)]
-    for row in found:
-        values = [row["scores"][s].get(metric) for s in settings]
-        cells = ("" if v is None else f"{v:.3f}" for v in values)
-        lines.append(f"| {row['entry']} | {' | '.join(cells)} |")
-    first = found[0]
-    note = (
-        f"{first['cases']} cases, {first['members']} members, seed {first['seed']}, "
-        f"{first['estimator']} CRPS, {first['device']}, {first['date']}"
-    )
-    return "\n".join([*lines, "", note])

@@ -1,10 +1,9 @@
 """Rows: stored whole, read back, never compared across unlike protocols or truths."""
 
-import io
+import dataclasses
 import json
 
 import pytest
-from rich.console import Console
 from worlds import expect
 
 from gapzoo.core import GapzooError
@@ -20,12 +19,6 @@ def row(entry: str, crps: float, **changes):
     return {**base, "scores": scores, **changes}
 
 
-def printed(table) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    console.print(table)
-    return console.file.getvalue()
-
-
 def test_rows_are_read_back_as_they_were(tmp_path):
     first, second = row("gap", 0.25), row("climatology", 0.5)
     for each in (first, second):
@@ -39,15 +32,6 @@ def test_rows_are_read_back_as_they_were(tmp_path):
     assert len(rows.rows("toy", tmp_path)) == 3 and not list(tmp_path.glob("*.part"))
 
 
-def test_a_table_holds_the_numbers(tmp_path):
-    rows.save(row("gap", 0.25), tmp_path)
-    text = printed(rows.table("toy", "crps", tmp_path))
-    assert "toy: crps" in text
-    line = next(line for line in text.splitlines() if "gap" in line)
-    assert "0.250" in line and "0.125" in line
-    assert "0.5" in text and "0.250" not in printed(rows.table("toy", "rmse", tmp_path))
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -59,15 +43,38 @@ def test_unlike_rows_are_refused(tmp_path, change, named):
     rows.save(row("gap", 0.25), tmp_path)
     rows.save(row("climatology", 0.5, **change), tmp_path)
     with expect(GapzooError, "rows of 'toy' differ in", named, "run them again alike"):
-        rows.table("toy", "crps", tmp_path)
-
-
-def test_a_changed_protocol_makes_unlike_rows(tmp_path):
-    other = Protocol(name="toy", track="analysis", densities=[0.1, 0.5], seed=2)
-    rows.save(row("gap", 0.25), tmp_path)
-    rows.save(row("climatology", 0.5, protocol_hash=other.hash), tmp_path)
-    with expect(GapzooError, "differ in protocol_hash", "gap"):
         rows.rows("toy", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 2}, "differ in seed: 1 (gap), 2 (climatology)"),
+        ({"members": 17}, "differ in members: 16 (gap), 17"),
+        ({"densities": [0.1]}, "differ in densities: [0.1, 0.5]"),
+        ({"estimator": "biased"}, "differ in estimator: fair"),
+        ({"period": ["2006-01-01", "2012-12-31"]}, "differ in period"),
+    ],
+)
+def test_the_setting_that_differs_is_named(tmp_path, change, named):
+    other = dataclasses.replace(TOY, **change)
+    for protocol, entry in ((TOY, "gap"), (other, "climatology")):
+        settings = {"settings": dataclasses.asdict(protocol), "protocol_hash": protocol.hash}
+        rows.save(row(entry, 0.25, **settings), tmp_path)
+    first, second = (rows._read(tmp_path / f"toy.{n}.json") for n in ("gap", "climatology"))
+    with expect(GapzooError, named):
+        rows.refuse_unlike(first, second)
+    with expect(GapzooError, "differ in", next(iter(change))):
+        rows.rows("toy", tmp_path)
+
+
+def test_other_initial_times_are_unlike(tmp_path):
+    rows.save(row("gap", 0.25, initial_times=["2006-01-01T00"]), tmp_path)
+    rows.save(row("climatology", 0.5, initial_times=["2006-01-02T00"]), tmp_path)
+    with expect(GapzooError, "differ in initial_times"):
+        rows.rows("toy", tmp_path)
+    rows.save(row("climatology", 0.5), tmp_path)
+    assert len(rows.rows("toy", tmp_path)) == 2, "rows of before cases were kept still show"
 
 
 def test_other_protocols_and_tunings_do_not_mix_in(tmp_path):
@@ -79,20 +86,20 @@ def test_other_protocols_and_tunings_do_not_mix_in(tmp_path):
     assert [r["entry"] for r in rows.rows("toy", tmp_path)] == ["gap"]
 
 
-def test_no_rows_and_broken_rows_are_named(tmp_path):
-    with expect(GapzooError, "no rows of protocol 'toy'", "run an entry first"):
-        rows.table("toy", "crps", tmp_path)
+def test_broken_rows_are_named(tmp_path):
     (tmp_path / "toy.gap.json").write_text('{"entry": ')
     with expect(GapzooError, "toy.gap.json"):
         rows.rows("toy", tmp_path)
 
 
-def test_a_metric_that_rows_do_not_have_names_those_there_are(tmp_path):
-    rows.save(row("gap", 0.25), tmp_path)
-    with expect(GapzooError, "'crpss'", "'crps'"):
-        rows.table("toy", "crpss", tmp_path)
-
-
 def test_rows_are_plain_json(tmp_path):
     path = rows.save(row("gap", 0.25), tmp_path)
     assert json.loads(path.read_text())["scores"]["0.1"]["crps"] == 0.25
+
+
+def test_lists_take_one_line_and_strings_stay_as_they_are(tmp_path):
+    text = 'brackets [1,   2] and "quotes"'
+    path = rows.save(row("gap", 0.25, ranks=[1, 2, 3], notes=text, nested=[[1], [2]]), tmp_path)
+    assert '"ranks": [1, 2, 3]' in path.read_text()
+    found = json.loads(path.read_text())
+    assert found["notes"] == text and found["nested"] == [[1], [2]]

@@ -1,15 +1,21 @@
 """Scores of ensembles whose scores are known: calibrated, biased, weighted, scaled."""
 
+import base64
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 from worlds import flat_world
 
+from gapzoo.core import Channels
 from gapzoo.core.climatology import Climatology
+from gapzoo.core.pressure import HEADLINE, headline
+from gapzoo.evaluators import EVALUATORS
 from gapzoo.leaderboard.scores import Scores
+from gapzoo.leaderboard.statistics import headlines
 
 M, CASES = 8, 40
 
@@ -116,3 +122,89 @@ def test_the_estimator_is_the_one_that_was_named(world):
     """The biased estimator exceeds the fair one by the mean member difference / (2 M)."""
     fair, plain = (scored(world, 0, 1, estimator=e).summary()["crps"] for e in ("fair", "biased"))
     assert plain - fair == pytest.approx(2 / np.sqrt(np.pi) / (2 * M), rel=0.02)
+
+
+SIGMA = (0.3, 0.6, 0.95)
+
+
+def columns_world():
+    """Three sigma levels of u, T, q over a mountain, with a climatology of sensible columns."""
+    labels = [f"{v}@{s}" for v in ("u_component_of_wind", "temperature", "specific_humidity")
+              for s in SIGMA]  # fmt: skip
+    base = flat_world(10, 6, 12)
+    mean = np.array([20, 10, 2, 230, 265, 288, 1e-4, 2e-3, 8e-3, 98000.0])
+    std = np.array([5, 4, 3, 3, 3, 4, 3e-5, 5e-4, 1e-3, 700.0])
+    shape = np.ones((1, 10, 6, 12))
+    coefficients = [(x[None, :, None, None] * shape).astype(np.float32) for x in (mean, std**2)]
+    return dataclasses.replace(
+        base,
+        channels=Channels([*labels, "surface_pressure"], "sigma"),
+        climatology=Climatology(*coefficients),
+        static=np.linspace(0, 9000, 72).reshape(1, 6, 12),
+        static_channels=("geopotential_at_surface",),
+    )
+
+
+def test_headline_fields_are_those_of_the_pressure_module():
+    """Scores of Z500 and its like from whole fields, by the evaluators, to the same numbers."""
+    world, g = columns_world(), torch.Generator().manual_seed(2)
+    time = pd.Timestamp("2006-07-01")
+    found, pairs = Scores(world), []
+    for _ in range(3):
+        drawn = 0.5 * torch.randn(M + 1, *world.shape, generator=g)
+        found.add(drawn[1:], drawn[0], time)
+        states = world.denormalise(drawn[None], pd.DatetimeIndex([time]))[0]
+        pairs.append(headline(states, world)[0])
+    fields = torch.stack(pairs)
+    climate = headline(world.mean(pd.DatetimeIndex([time])), world)[0].expand(3, -1, -1, -1)
+    scores = found.summary(maps=True)
+    options = {"acc": {"order": "pooled"}}
+    for name in ("crps", "rmse", "acc", "spread_skill"):
+        metric = EVALUATORS.build(
+            name, area_weights=world.grid.area_weights, **options.get(name, {})
+        )
+        metric.update(fields[:, 1:], fields[:, 0], climatology=climate)
+        known = dict(zip(HEADLINE, metric.compute().tolist(), strict=True))
+        assert {k: v[name] for k, v in scores["headline"].items()} == pytest.approx(known, rel=1e-3)
+    cases = scores["by_case"]["crps"]["geopotential@500"]
+    assert len(cases) == 3
+    assert np.mean(cases) == pytest.approx(scores["headline"]["geopotential@500"]["crps"], rel=1e-4)
+    assert set(scores["spectrum_ratio"]) == {"mean", *HEADLINE}
+
+
+def test_maps_hold_error_and_spread(world):
+    """Unpacked to half a step: of root-mean-square errors over cases, point by point."""
+    world, g = columns_world(), torch.Generator().manual_seed(3)
+    found, time, errors = Scores(world), pd.Timestamp("2006-01-01"), []
+    for _ in range(2):
+        drawn = torch.randn(3, *world.shape, generator=g)
+        found.add(drawn[1:], drawn[0], time)
+        states = world.denormalise(drawn[None], pd.DatetimeIndex([time]))[0]
+        fields = headline(states, world)[0][:, 0]
+        errors.append((fields[1:].mean(0) - fields[0]) ** 2)
+    packed = found.summary(maps=True)["maps"]["geopotential@500"]["rmse"]
+    data = np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(packed["shape"])
+    values = packed["low"] + data / 255 * (packed["high"] - packed["low"])
+    step = (packed["high"] - packed["low"]) / 255
+    assert np.abs(values - torch.stack(errors).mean(0).sqrt().numpy()).max() < 0.6 * step
+    assert "maps" not in found.summary()
+
+
+def test_spectra_of_a_smoothed_ensemble(world):
+    """Members of half the truth's amplitude have a quarter of its power at every wavenumber."""
+    g = torch.Generator().manual_seed(4)
+    found = Scores(world)
+    for _ in range(CASES):
+        found.add(0.5 * torch.randn(M, *world.shape, generator=g),
+                  torch.randn(world.shape, generator=g))  # fmt: skip
+    ratio = found.summary()["spectrum_ratio"]["mean"]
+    assert len(ratio) == 16 // 3 + 1 and ratio == pytest.approx([0.25] * 6, rel=0.2)
+
+
+def test_worlds_without_whole_columns_have_no_headline_fields(world):
+    assert headlines(world) == ()
+    assert headlines(columns_world()) == HEADLINE
+    pressure = dataclasses.replace(
+        world, channels=Channels(["geopotential@500", "temperature@500"])
+    )
+    assert headlines(pressure) == ("geopotential@500",)

@@ -1,0 +1,125 @@
+"""Which ranks are real: intervals of a row's scores, paired differences of two rows.
+
+Both are by block bootstrap over initial times (gapzoo.evaluators.significance), from the statistics
+that a row keeps of every case. A block holds the initial times of ``DECORRELATION`` hours, within
+which scores are alike; with fewer than ``LEAST_BLOCKS`` blocks there is no interval, since what is
+drawn from a handful of values is too narrow. Draws are of one seed, so that numbers are the same
+every time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gapzoo.evaluators import EVALUATORS
+from gapzoo.evaluators.base import Evaluator, Sums
+from gapzoo.evaluators.significance import compare, interval
+
+DECORRELATION = 120
+LEAST_BLOCKS = 5
+LEVEL = 0.95
+TERMS = {
+    "crps": ("crps",),
+    "rmse": ("squared_error",),
+    "spread_skill": ("corrected_variance", "squared_error"),
+    "acc": ("fo", "ff", "oo"),
+}
+"""What each score is a function of, as rows keep it by case."""
+LOWER = ("crps", "rmse", "spectrum_error", "histogram_distance")
+"""Scores of which the smaller is the better."""
+HIGHER = ("acc",)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Score of a row less that of a reference, its interval and p-value of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def block(row: dict[str, Any]) -> int:
+    """Initial times in a block: the most that lie within ``DECORRELATION`` hours."""
+    times = pd.DatetimeIndex(sorted(row.get("initial_times", [])))
+    ends = times.searchsorted(times + pd.Timedelta(hours=DECORRELATION))
+    return int(max(ends - np.arange(len(times)), default=1))
+
+
+def testable(row: dict[str, Any]) -> bool:
+    """Whether a row has enough initial times, and kept their scores."""
+    cases = len(row.get("initial_times", []))
+    kept = any("by_case" in found for found in row["scores"].values())
+    return kept and cases // block(row) >= LEAST_BLOCKS
+
+
+def bounds(row: dict[str, Any], metric: str, label: str = "mean") -> dict[str, tuple[float, float]]:
+    """Interval of a score at every setting that has one; empty where there is none.
+
+    Args:
+        row: of any protocol.
+        metric: one of ``TERMS``.
+        label: ``mean`` over channels, or a headline field.
+    """
+    settings, sums = _sums(row, metric, label)
+    if not settings:
+        return {}
+    found = interval(_metric(metric), sums, block=block(row), generator=_draws(), level=LEVEL)
+    pairs = zip(found.low.tolist(), found.high.tolist(), strict=True)
+    return dict(zip(settings, pairs, strict=True))
+
+
+def contrasts(
+    row: dict[str, Any], reference: dict[str, Any], metric: str, label: str = "mean"
+) -> dict[str, Contrast]:
+    """Paired differences at every setting that both rows have; empty where there are none.
+
+    Args:
+        row: of a protocol.
+        reference: another of the same, see ``rows.refuse_unlike``.
+        metric: one of ``TERMS``.
+        label: ``mean`` over channels, or a headline field.
+    """
+    settings, first = _sums(row, metric, label)
+    others, second = _sums(reference, metric, label)
+    if not settings or settings != others:
+        return {}
+    found = compare(
+        _metric(metric), first, second, block=block(row), generator=_draws(), level=LEVEL
+    )
+    columns = (found.value, found.low, found.high, found.p)
+    numbers = zip(*(c.tolist() for c in columns), strict=True)
+    return {s: Contrast(*n) for s, n in zip(settings, numbers, strict=True)}
+
+
+def _sums(row: dict[str, Any], metric: str, label: str) -> tuple[list[str], Sums]:
+    """Settings, and each term as (cases, settings)."""
+    if metric not in TERMS or not testable(row):
+        return [], {}
+    kept = {s: found.get("by_case", {}) for s, found in row["scores"].items()}
+    settings = [s for s, v in kept.items() if all(label in v.get(t, {}) for t in TERMS[metric])]
+    if not settings:
+        return [], {}
+    sums = {
+        term: torch.tensor([kept[s][term][label] for s in settings], dtype=torch.float64).T
+        for term in TERMS[metric]
+    }
+    ones = torch.ones_like(next(iter(sums.values())))
+    centres = {"f": 0 * ones, "o": 0 * ones} if metric == "acc" else {}
+    return settings, {"weight": ones, **sums, **centres}
+
+
+def _metric(name: str) -> Evaluator:
+    options = {"order": "pooled"} if name == "acc" else {}
+    metric: Evaluator = EVALUATORS.build(name, area_weights=[1.0], **options)
+    return metric
+
+
+def _draws() -> np.random.Generator:
+    return np.random.default_rng(0)

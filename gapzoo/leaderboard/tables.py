@@ -1,0 +1,245 @@
+"""Tables of a protocol: entries by settings for one score, best first, with what is real marked.
+
+The best of a column is bold. One that cannot be told from it (paired block bootstrap over initial
+times, p >= 0.05) carries the mark ``~``. Where rows have too few initial times, or were made before
+cases were kept, nothing is marked and the note says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from gapzoo.core import GapzooError, nearest
+from gapzoo.leaderboard.intervals import HIGHER, LOWER, block, bounds, contrasts, testable
+from gapzoo.leaderboard.rows import FOLDER, label, rows
+
+MARK = "~"
+SIGNIFICANT = 0.05
+NAMES = {
+    "gap": "GAP",
+    "convcast": "ConvCast alone",
+    "optimal_interpolation": "optimal interpolation",
+    "crps": "CRPS",
+    "rmse": "RMSE",
+    "acc": "ACC",
+    "spread_skill": "spread/skill",
+}
+"""How tables call entries and scores; others have their underscores taken out."""
+
+
+@dataclass
+class Ranking:
+    """The rows of a protocol by one score.
+
+    Args:
+        rows: comparable ones.
+        metric: such as ``crps``.
+        settings: the columns; all of the rows' where empty.
+
+    Raises:
+        GapzooError: where no row has the score or the setting.
+    """
+
+    rows: list[dict[str, Any]]
+    metric: str
+    settings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        every = list(dict.fromkeys(s for row in self.rows for s in row["scores"]))
+        for wanted in self.settings:
+            if wanted not in every:
+                raise GapzooError(f"rows have no setting '{wanted}'; {nearest(wanted, every)}")
+        self.settings = self.settings or tuple(every)
+        known = {n for row in self.rows for s in row["scores"].values() for n in s}
+        if self.metric not in known:
+            name = self.rows[0]["protocol"]
+            raise GapzooError(
+                f"rows of '{name}' have no '{self.metric}'; {nearest(self.metric, known)}"
+            )
+        self.rows = sorted(self.rows, key=self._order)
+
+    def value(self, row: dict[str, Any], setting: str) -> float | None:
+        """A score, or None."""
+        return row["scores"].get(setting, {}).get(self.metric)
+
+    @cached_property
+    def best(self) -> dict[str, int]:
+        """Position of the best row of each setting; empty where none is better than another."""
+        if self.metric not in (*LOWER, *HIGHER) or len(self.rows) < 2:
+            return {}
+        sign = 1 if self.metric in LOWER else -1
+        found = {}
+        for setting in self.settings:
+            values = {n: self.value(row, setting) for n, row in enumerate(self.rows)}
+            there = {n: sign * v for n, v in values.items() if v is not None}
+            found[setting] = min(there, key=there.__getitem__)
+        return found
+
+    @cached_property
+    def alike(self) -> set[tuple[int, str]]:
+        """(row, setting) of those that cannot be told from the best."""
+        found = set()
+        for winner in set(self.best.values()):
+            for n, row in enumerate(self.rows):
+                against = contrasts(row, self.rows[winner], self.metric) if n != winner else {}
+                mine = [s for s in against if self.best.get(s) == winner]
+                found |= {(n, s) for s in mine if against[s].p >= SIGNIFICANT}
+        return found
+
+    def cells(self, n: int, bold: str, intervals: bool = False) -> list[str]:
+        """The cells of a row; ``bold`` is a format for the best."""
+        row, found = self.rows[n], []
+        ranges = bounds(row, self.metric) if intervals else {}
+        digits = 2 if self.metric == "spread_skill" else 3
+        for setting in self.settings:
+            value = self.value(row, setting)
+            text = "" if value is None else f"{value:.{digits}f}"
+            text = bold.format(text) if self.best.get(setting) == n else text
+            text += f" {MARK}" if (n, setting) in self.alike else ""
+            if setting in ranges:
+                text += " ({:.3f} to {:.3f})".format(*ranges[setting])
+            found.append(text)
+        return found
+
+    def note(self) -> str:
+        """What the marks rest on."""
+        if not self.best:
+            return ""
+        kept = [row for row in self.rows if testable(row)]
+        if len(kept) < len(self.rows):
+            why = "too few initial times, or rows made before their scores were kept"
+            return f"Bold is best; which ranks are real is not tested: {why}."
+        first = kept[0]
+        times, size = len(first["initial_times"]), block(first)
+        draws = "paired bootstrap" if size == 1 else f"paired bootstrap in blocks of {size}"
+        return (
+            f"Bold is best; {MARK} cannot be told from the best (p >= {SIGNIFICANT}, {draws} over "
+            f"{times} initial times)."
+        )
+
+    def _order(self, row: dict[str, Any]) -> float:
+        values = [v for s in self.settings if (v := self.value(row, s)) is not None]
+        mean = sum(values) / len(values) if values else float("inf")
+        return -mean if self.metric in HIGHER else mean
+
+
+def table(
+    protocol: str, metric: str = "crps", folder: Path = FOLDER, intervals: bool = False
+) -> Table:
+    """Entries by settings (densities or leads) for one score."""
+    ranking = Ranking(found(protocol, folder), metric)
+    out = Table(title=f"{protocol}: {metric}", caption=ranking.note() or None)
+    for name in ("entry", *heads(ranking)):
+        out.add_column(name, justify="left" if name == "entry" else "right")
+    for n, row in enumerate(ranking.rows):
+        out.add_row(row_name(row), *ranking.cells(n, "[bold]{}[/bold]", intervals))
+    return out
+
+
+def markdown(
+    protocol: str,
+    metric: str = "crps",
+    folder: Path = FOLDER,
+    settings: tuple[str, ...] = (),
+    below: tuple[str, ...] = (),
+    contrast: tuple[str, ...] = (),
+) -> str:
+    """The same as Markdown, with what its numbers depend on below it.
+
+    Args:
+        protocol: with rows.
+        metric: the table's score.
+        folder: of the rows.
+        settings: the columns; all where empty.
+        below: further scores, a line an entry that has them.
+        contrast: names of two rows: adds how far the first is from the second, relatively.
+    """
+    every = found(protocol, folder)
+    ranking = Ranking(every, metric, settings)
+    names = heads(ranking)
+    lines = [f"| {title(metric)} | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for n, row in enumerate(ranking.rows):
+        lines.append(f"| {row_name(row)} | {' | '.join(ranking.cells(n, '**{}**'))} |")
+    if contrast:
+        lines.append(_contrast(ranking, *contrast))
+    for other in below:
+        extra = Ranking(ranking.rows, other, ranking.settings)
+        for row in ranking.rows:
+            if any(extra.value(row, s) is not None for s in extra.settings):
+                cells = extra.cells(extra.rows.index(row), "{}")
+                lines.append(f"| {title(other)} of {title(label(row))} | {' | '.join(cells)} |")
+    return "\n".join(
+        [*lines, "", " ".join(part for part in (_made(every), ranking.note()) if part)]
+    )
+
+
+def found(protocol: str, folder: Path) -> list[dict[str, Any]]:
+    """Rows of a protocol; raises GapzooError where there are none."""
+    every = rows(protocol, folder)
+    if not every:
+        raise GapzooError(f"no rows of protocol '{protocol}' in {folder}; run an entry first")
+    return every
+
+
+def heads(ranking: Ranking) -> list[str]:
+    """Columns as readers say them."""
+    track = ranking.rows[0].get("settings", {}).get("track", ranking.rows[0]["protocol"])
+    return [setting_name(str(track), s) for s in ranking.settings]
+
+
+def setting_name(track: str, setting: str) -> str:
+    """A density as percent, a lead as day or hours, anything else as it is."""
+    if track.startswith(("analysis", "cycle")):
+        return f"{100 * float(setting):g} %" if setting.replace(".", "", 1).isdigit() else setting
+    if track.startswith("weather") and setting.isdigit():
+        hours = int(setting)
+        return f"day {hours // 24}" if hours % 24 == 0 else f"{hours} h"
+    return setting.replace("_", " ")
+
+
+def row_name(row: dict[str, Any]) -> str:
+    """A row's name for readers; a single member's CRPS is its absolute error, so it says so."""
+    scores = list(row["scores"].values())
+    single = row.get("members", 1) > 1 and all("crps" in s and "ranks" not in s for s in scores)
+    return title(label(row)) + (" (one member)" if single else "")
+
+
+def _contrast(ranking: Ranking, *names: str) -> str:
+    """A line of relative differences of the first row from the second."""
+    known = {label(row): row for row in ranking.rows}
+    for name in names:
+        if name not in known:
+            raise GapzooError(f"no row '{name}'; {nearest(name, known)}")
+    if len(names) != 2:
+        raise GapzooError("contrast needs two rows: contrast=FIRST,SECOND")
+    first, second = (known[name] for name in names)
+    tested, cells = contrasts(first, second, ranking.metric), []
+    for setting in ranking.settings:
+        a, b = ranking.value(first, setting), ranking.value(second, setting)
+        text = "" if a is None or b is None else f"{100 * (a / b - 1):+.1f} %"
+        unsure = setting in tested and tested[setting].p >= SIGNIFICANT
+        cells.append(text + (f" {MARK}" if unsure else ""))
+    return f"| {title(names[0])} against {title(names[1])} | {' | '.join(cells)} |"
+
+
+def title(name: str) -> str:
+    """An entry's or score's name for readers."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def _made(every: list[dict[str, Any]]) -> str:
+    first = every[0]
+    dates = sorted({row["date"] for row in every if "date" in row})
+    devices = ", ".join(dict.fromkeys(row["device"] for row in every if "device" in row))
+    parts = [f"{first[k]} {k}" for k in ("cases", "members") if k in first]
+    parts += [f"seed {first['seed']}"] if "seed" in first else []
+    parts += [f"{first['estimator']} CRPS"] if "estimator" in first else []
+    parts += [devices] if devices else []
+    parts += [" to ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []
+    text = ", ".join(parts)
+    return text[:1].upper() + text[1:] + "." if text else ""

@@ -73,7 +73,6 @@ def module_of(
         "cond_channels": cond_channels,
         "architecture": dict(recipe.model_options),
         "precision": recipe.precision,
-        "shaped": recipe.kind == "prior" and recipe.preconditioning == "climatology",
         "optimisation": Optimisation(
             peak=recipe.learning_rate,
             warmup=recipe.warmup,
@@ -198,6 +197,7 @@ def save(
         "schedule": recipe.schedule,
         "schedule_options": dict(recipe.schedule_options),
         "precision": recipe.precision,
+        "shaped": recipe.kind == "prior" and recipe.preconditioning == "climatology",
         "training": training,
         "license": "Apache-2.0",
         "notes": recipe.notes,

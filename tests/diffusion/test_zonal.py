@@ -191,19 +191,22 @@ def test_the_states_own_errors_give_the_fit_back(cut):
     torch.testing.assert_close(found.eigenvalues, cut.eigenvalues, rtol=1e-4, atol=1e-5)
 
 
-def test_cross_validated_variances_are_those_of_states_not_seen():
-    """A sample no larger than the space: in-sample variances of the least EOFs are far too small."""
-    few, other = sample(60, seed=20), sample(4000, seed=21)
-    plain = ZonalCovariance.fit([few], threshold=0)
-    crossed = ZonalCovariance.cross_validated([[b] for b in few.split(20)], threshold=0)
+def test_cross_validated_variances_are_right_on_average_for_states_not_seen():
+    """From few samples in-sample variances are too small: here by an eighth."""
+    other = sample(4000, seed=21)
 
-    def miss(found):
+    def bias(found):
         truth = found.of(other).eigenvalues[:-1]
-        return (found.eigenvalues[:-1].clamp(min=1e-6) / truth).log().abs().mean()
+        return (found.eigenvalues[:-1].clamp(min=1e-6) / truth).log().mean()
 
-    assert miss(crossed) < 0.7 * miss(plain)
+    samples = [sample(60, seed=20 + k) for k in range(2, 10)]
+    plain = [bias(ZonalCovariance.fit([few], threshold=0)) for few in samples]
+    parts = [[[b] for b in few.split(6)] for few in samples]
+    crossed = [bias(ZonalCovariance.cross_validated(p, threshold=0)) for p in parts]
+    assert torch.stack(plain).mean() < -0.1
+    assert torch.stack(crossed).mean().abs() < 0.05
     with pytest.raises(GapzooError, match="at least 2 parts"):
-        ZonalCovariance.cross_validated([[few]])
+        ZonalCovariance.cross_validated([samples[:1]])
 
 
 def test_it_comes_back_from_its_tensors_to_half_precision(cut):

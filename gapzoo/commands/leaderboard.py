@@ -15,8 +15,9 @@ def run(args: argparse.Namespace) -> None:
     from gapzoo.leaderboard import entries, protocol, rows, tables
 
     wanted = protocol.load(args.protocol)
-    entry, options = entries.resolve([*(args.entry or []), *args.words])
-    path = rows.store(wanted, Archive(args.archive), entry, options, args.folder, args.name)
+    entry = entries.resolve([*(args.entry or []), *args.words])
+    name, archive = args.name or entry.name, Archive(args.archive)
+    path = rows.store(wanted, archive, entry.method, entry.options, args.folder, name)
     for metric in rows.METRICS[wanted.track]:
         CONSOLE.print(tables.table(wanted.name, metric, args.folder))
     CONSOLE.print(f"row written to {path}")

@@ -8,6 +8,7 @@ forecasts.zarr                                 forecasts made elsewhere, Weather
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,17 @@ FOLDER_ENTRY = "folder"
 """Name of the method that reads forecasts made elsewhere."""
 
 
-def resolve(words: list[str]) -> tuple[str, dict[str, Any]]:
-    """An entry's registered name and its options.
+@dataclass(frozen=True)
+class Entry:
+    """A registered method, its options, and what its row is called."""
+
+    method: str
+    options: dict[str, Any]
+    name: str
+
+
+def resolve(words: list[str]) -> Entry:
+    """An entry from the words of a command.
 
     Args:
         words: the entry, then ``key=value`` options.
@@ -38,18 +48,16 @@ def resolve(words: list[str]) -> tuple[str, dict[str, Any]]:
     if path.suffix in (".yaml", ".yml"):
         return _file(path, options)
     if path.suffix in STORES or path.is_dir():
-        return FOLDER_ENTRY, {"path": name, **options}
-    return name, options
+        return Entry(FOLDER_ENTRY, {"path": name, **options}, path.stem)
+    return Entry(name, options, name)
 
 
-def _file(path: Path, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _file(path: Path, changes: dict[str, Any]) -> Entry:
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, UnicodeError, YAMLError) as error:
         raise GapzooError(f"entry {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or "entry" not in values:
-        raise GapzooError(
-            f"entry {path} must be 'key: value' lines with 'entry: METHOD' among them"
-        )
+        raise GapzooError(f"entry {path} must be 'key: value' lines, 'entry: METHOD' among them")
     options = {str(k): v for k, v in values.items() if k != "entry"}
-    return str(values["entry"]), {**options, **changes}
+    return Entry(str(values["entry"]), {**options, **changes}, path.stem)

@@ -29,7 +29,7 @@ from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion import SCHEDULES, PreconditionedDenoiser
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.prior import Prior
-from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
 
 FORMAT = "gapzoo-checkpoint-1"
@@ -86,7 +86,7 @@ class Checkpoint:
         """
         zonal = self.extras.get(f"error{hours}.zonal")
         if basis is not None and zonal is not None and len(zonal) == len(basis.eigenvalues):
-            return basis.with_eigenvalues(zonal)
+            return RegressedErrors(basis, zonal, self.extras[f"error{hours}.gain"])
         if f"error{hours}" not in self.extras:
             known = sorted(k for k in self.extras if k.startswith("error"))
             raise GapzooError(f"'{self.name}' has no error covariance at {hours} h, only {known}")
@@ -168,7 +168,7 @@ def load(name: str | Path) -> Checkpoint:
         GapzooError: where it is missing, damaged, truncated, of another format, or not what its
             description says.
     """
-    folder = _find(name)
+    folder = find(name)
     body = _description(folder)
     files = body.get("files")
     if not isinstance(files, dict) or "weights.safetensors" not in files:
@@ -215,7 +215,8 @@ def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return shards
 
 
-def _find(name: str | Path) -> Path:
+def find(name: str | Path) -> Path:
+    """Folder of a checkpoint; raises GapzooError where there is none, naming those there are."""
     tried = [Path(name), *(folder / str(name) for folder in FOLDERS)]
     for folder in tried:
         if (folder / "checkpoint.json").is_file():

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from gapzoo.core.world import World
 from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss
 from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.recipe import Recipe, dump
-from gapzoo.tasks.forecast_error import error_covariance, forecast_errors
+from gapzoo.recipe import Recipe, dump, load
+from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors
 from gapzoo.training import Optimisation, train
 from gapzoo.training.denoisers import ZooDenoiser
 from gapzoo.training.module import TrainedModule
 
-ERROR_FORECASTS = 400
+ERROR_FORECASTS = 1000
 
 
 def data_of(recipe: Recipe) -> ArchiveDataModule:
@@ -210,21 +210,54 @@ def save(
     return checkpoint.save(output, made, dump(recipe))
 
 
+def calibrate(
+    made: checkpoint.Checkpoint,
+    reader: Reader,
+    positions: np.ndarray,
+    basis: ZonalCovariance | None = None,
+    leads: Sequence[int] = (6, 24),
+) -> dict[str, torch.Tensor]:
+    """Statistics of a forecaster's errors by lead, as its checkpoint keeps them.
+
+    Args:
+        made: checkpoint of the forecaster.
+        reader: of an archive.
+        positions: steps to start from, in years that it was not trained on.
+        basis: a prior's covariance, for errors in its modes too.
+        leads: hours.
+    """
+    made.network.eval()
+    out: dict[str, torch.Tensor] = {}
+    for hours in leads:
+        forecasts, truths = forecast_pairs(made.forecaster, reader, positions, hours)
+        out[f"error{hours}"] = error_covariance(forecasts - truths).eigenvalues
+        if basis is not None:
+            found = mode_errors(forecasts, truths, basis)
+            out |= {f"error{hours}.zonal": found.eigenvalues, f"error{hours}.gain": found.gain}
+    return out
+
+
 def _errors(
     made: checkpoint.Checkpoint, data: ArchiveDataModule, recipe: Recipe
 ) -> dict[str, torch.Tensor]:
-    """Error variances of a forecaster at its shortest and longest lead, in the validation years."""
-    reader = Reader(data.archive, data.world)
+    """Error statistics of a forecaster at its shortest and longest lead, in validation years."""
     positions = data.archive.indices(recipe.validate[0], recipe.validate[1])
     rows = positions[np.linspace(0, len(positions) - 1, ERROR_FORECASTS).astype(int)]
-    leads = sorted({min(recipe.hours), max(recipe.hours)})
-    made.network.eval()
-    found = {h: forecast_errors(made.forecaster, reader, rows, h) for h in leads}
-    out = {f"error{h}": error_covariance(e).eigenvalues for h, e in found.items()}
     basis = checkpoint.load(recipe.basis).covariance if recipe.basis else None
-    if basis is not None:
-        out |= {f"error{h}.zonal": basis.of(e).eigenvalues for h, e in found.items()}
-    return out
+    leads = sorted({min(recipe.hours), max(recipe.hours)})
+    return calibrate(made, Reader(data.archive, data.world), rows, basis, leads)
+
+
+def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path:
+    """Estimate a forecaster's errors in the modes of a prior, and save its checkpoint with them.
+
+    The archive and the validation years are those of the forecaster's own recipe.
+    """
+    made, folder = checkpoint.load(forecaster), checkpoint.find(forecaster)
+    recipe = load(folder / "recipe.yaml")
+    recipe.basis = prior
+    made.extras = _errors(made, data_of(recipe), recipe)
+    return checkpoint.save(output or folder, made, dump(recipe))
 
 
 def versions() -> dict[str, str]:
@@ -257,8 +290,6 @@ def _commit() -> str:
 
 def read_run(run: Path) -> Recipe:
     """The recipe of a run folder, for resuming it."""
-    from gapzoo.recipe import load
-
     if not (run / "recipe.yaml").exists():
         raise GapzooError(f"{run} is no run folder: it has no recipe.yaml; start with a recipe")
     return load(run / "recipe.yaml")

@@ -183,6 +183,20 @@ class ZonalCovariance(CovarianceOperator):
         return self
 
 
+class RegressedErrors(ZonalCovariance):
+    """Errors P of a forecast after each of its modes was regressed on the truth.
+
+    Args:
+        climatology: whose modes these are.
+        eigenvalues: P's, the tail's last.
+        gain: g, alike.
+    """
+
+    def __init__(self, climatology: ZonalCovariance, eigenvalues: Tensor, gain: Tensor) -> None:
+        super().__init__(climatology.vectors, eigenvalues, climatology.shape)
+        self.gain = gain
+
+
 def _products(states: Iterable[Tensor]) -> tuple[Tensor, int, tuple[int, int, int]]:
     """Sums of X_m X_m^H (W//2+1, C*H, C*H), the number of states, and their shape."""
     total, count, shape = None, 0, (0, 0, 0)

@@ -5,9 +5,10 @@ f, so that N(f, P) already holds what the climate knows. As a likelihood beside 
 it must not count the climate twice; the Gaussian likelihood f_l ~ N(x, P_l) whose product with the
 prior is N(f, P) is
 
-    P_l^-1 = P^-1 - L^-1,      f_l = P_l P^-1 f
+    P_l^-1 = P^-1 - L^-1,      f_l = P_l P^-1 g f
 
-mode by mode in the basis of L, with P at most ``KNOWN`` L.
+mode by mode in the basis of L, where g makes f a conditional mean (``mode_errors``). With the
+coherence rho^2 = 1 - P / L these are P_l = L (1 - rho^2) / rho^2 and f_l = g f / rho^2.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from torch import Tensor
 from gapzoo.data.module import Reader
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.prior import GaussianForecast
-from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
 
 
-def forecast_errors(
+def forecast_pairs(
     forecaster: Forecaster,
     reader: Reader,
     positions: np.ndarray,
     hours: int,
     progress: Callable[[int], None] | None = None,
-) -> Tensor:
-    """(N, C, H, W) normalised errors of forecasts from the archive's own states.
+) -> tuple[Tensor, Tensor]:
+    """Forecasts from the archive's own states, and their truths: (N, C, H, W) each, normalised.
 
     Args:
         forecaster: to be judged.
@@ -44,15 +45,14 @@ def forecast_errors(
     archive, ahead = reader.archive, hours // reader.world.hours
     positions = positions[positions + ahead < len(archive.times)]
     positions = positions[archive.runs[positions] == archive.runs[positions + ahead]]
-    errors = []
+    forecasts = []
     for position in positions:
         here = np.array([position])
         time, forcing = archive.times[position], reader.forcing(here)[0]
-        forecast = forecaster.step(reader.state(here), time, hours, forcing)
-        errors.append(forecast - reader.state(here + ahead))
+        forecasts.append(forecaster.step(reader.state(here), time, hours, forcing))
         if progress:
             progress(1)
-    return torch.cat(errors)
+    return torch.cat(forecasts), reader.state(positions + ahead)
 
 
 def error_covariance(errors: Tensor, inflation: float = 1.0) -> SpectralCovariance:
@@ -67,11 +67,38 @@ def error_covariance(errors: Tensor, inflation: float = 1.0) -> SpectralCovarian
     return SpectralCovariance(inflation * smooth)
 
 
-KNOWN = 0.5
-"""Largest share of a mode's climatological variance that a forecast's error is taken to have.
+def mode_errors(forecasts: Tensor, truths: Tensor, climatology: ZonalCovariance) -> RegressedErrors:
+    """Errors of the regressed forecast in the climatology's modes, and the regression's gains.
 
-Beyond it f_l would amplify a forecast that is not quite a conditional mean: at 0.98 ensembles grew
-past the climate's variance within three days (docs/experiments.md)."""
+    In each mode the truth x is regressed on the forecast f (model output statistics):
+
+        g = <x f> / <f f>,      rho^2 = <x f>^2 / (<f f> <x x>),      P = (1 - rho^2) L
+
+    with averages over forecasts and over the real and imaginary part. All of the climatology's tail
+    is one mode.
+
+    Args:
+        forecasts: (N, C, H, W) normalised.
+        truths: (N, C, H, W), what they forecast.
+        climatology: L.
+    """
+    sums = [_products(climatology, forecasts, v) for v in (truths, forecasts)]
+    both, own = sums[0].clamp(min=0), sums[1].clamp(min=1e-12)
+    power = _products(climatology, truths, truths).clamp(min=1e-12)
+    unknown = (1 - both**2 / (own * power)).clamp(1e-4, 1.0)
+    return RegressedErrors(climatology, unknown * climatology.eigenvalues, both / own)
+
+
+def _products(basis: ZonalCovariance, a: Tensor, b: Tensor) -> Tensor:
+    """Means of Re(a b*) of every mode, then that of the tail."""
+    inside_a, inside_b = basis.analyse(a), basis.analyse(b)
+    modes = (inside_a * inside_b.conj()).real.mean(0)
+    rest_a, rest_b = (v - basis.synthesise(c, v) for v, c in ((a, inside_a), (b, inside_b)))
+    return torch.cat([modes, (rest_a * rest_b).mean()[None]])
+
+
+LEAST = 0.02
+"""Coherence rho^2 below which a mode's forecast is not amplified any further."""
 
 
 def likelihood(
@@ -81,12 +108,15 @@ def likelihood(
 
     Args:
         forecast: normalised.
-        error: covariance P of its errors.
+        error: covariance P of its errors; g is 1 where it is not a ``RegressedErrors``.
         climatology: the prior's covariance L; where it has another basis than P, or is unknown,
             the forecast is taken as it is and the climate counts twice.
     """
     if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
         return GaussianForecast(forecast, error)
-    share = (error.eigenvalues / climatology.eigenvalues).clamp(max=KNOWN)
-    mean = climatology.filter(forecast, lambda b: 1 / (1 - share.to(b)))
-    return GaussianForecast(mean, error.with_eigenvalues(error.eigenvalues / (1 - share)))
+    coherence = (1 - error.eigenvalues / climatology.eigenvalues).clamp(min=LEAST)
+    gain = error.gain if isinstance(error, RegressedErrors) else 1.0
+    factor = gain / coherence
+    mean = climatology.filter(forecast, lambda b: factor.to(b))
+    scaled = climatology.eigenvalues * (1 - coherence) / coherence
+    return GaussianForecast(mean, error.with_eigenvalues(scaled))

@@ -9,7 +9,7 @@ from gapzoo.data.module import Reader, world_of
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
-from gapzoo.tasks.forecast_error import error_covariance, forecast_errors
+from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def test_errors_of_persistence_are_the_changes_of_the_truth(reader):
     persistence = FORECASTERS.build("persistence", world=reader.world)
     told = []
     positions = np.arange(230, 731, 3)
-    errors = forecast_errors(persistence, reader, positions, 48, told.append)
+    forecasts, truths = forecast_pairs(persistence, reader, positions, 48, told.append)
+    errors = forecasts - truths
     kept = [p for p in positions if p + 2 < 731 and p // 240 == (p + 2) // 240]
     assert len(errors) == len(kept) == sum(told) < len(positions)
     states = reader.physical(np.arange(731))
@@ -45,7 +46,8 @@ def test_variance_of_the_errors_of_an_ar1_process(reader):
     for days in (1, 3):
         r = MEMORY**days
         for forecaster, known in ((persistence, 2 * (1 - r)), (Best(reader.world), 1 - r**2)):
-            errors = forecast_errors(forecaster, reader, np.arange(0, 731, 2), 24 * days)
+            forecasts, truths = forecast_pairs(forecaster, reader, np.arange(0, 731, 2), 24 * days)
+            errors = forecasts - truths
             assert (errors * scale).square().mean().item() == pytest.approx(known, rel=0.05)
             spectrum = error_covariance(errors * scale).eigenvalues
             share = torch.tensor([1, 2, 2, 2, 1]) / 8  # of the variance, by zonal wavenumber

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gapzoo.diffusion import DiagonalCovariance, SpectralCovariance
-from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.tasks.forecast_error import KNOWN, likelihood
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
+from gapzoo.tasks.forecast_error import LEAST, likelihood, mode_errors
 
 SHAPE = (2, 4, 8)
 
@@ -40,7 +40,7 @@ def errors(climatology, low, high):
 
 
 def test_prior_times_likelihood_is_the_forecast_with_its_errors(climatology):
-    error, f = errors(climatology, 0.05 * KNOWN, 0.99 * KNOWN), forecasts()
+    error, f = errors(climatology, 0.05, 0.9), forecasts()
     mean, covariance = product(climatology, likelihood(f, error, climatology))
     torch.testing.assert_close(covariance, matrix(error), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(mean, f.flatten(1).double(), rtol=1e-3, atol=1e-3)
@@ -54,23 +54,40 @@ def test_taken_as_it_is_the_forecast_would_be_drawn_to_the_climate(climatology):
     torch.testing.assert_close(covariance, matrix(error) / 1.5, rtol=1e-3, atol=1e-4)
 
 
-def test_beyond_the_clip_a_forecast_counts_the_less_the_larger_its_errors(climatology):
-    """Share clipped to KNOWN: P_l = P / (1 - KNOWN), f_l = f / (1 - KNOWN)."""
-    for factor in (1.0, 3.0, 30.0):
-        error, f = errors(climatology, factor, factor), forecasts()
-        mean, covariance = product(climatology, likelihood(f, error, climatology))
-        left = 1 / (1 + (1 - KNOWN) / factor)
-        expected = left * matrix(climatology)
-        torch.testing.assert_close(covariance, expected, rtol=1e-3, atol=1e-4)
-        drawn = left / factor * f.flatten(1).double()
-        torch.testing.assert_close(mean, drawn, rtol=1e-3, atol=1e-3)
-
-
-def test_at_the_clip_it_is_still_exact(climatology):
-    error, f = errors(climatology, KNOWN, KNOWN), forecasts()
+def test_prior_times_likelihood_is_the_regressed_forecast(climatology):
+    """With gains g the product is N(g f, P)."""
+    gain = torch.linspace(0.4, 1.1, len(climatology.eigenvalues))
+    shares = torch.linspace(0.1, 0.9, len(gain))
+    error = RegressedErrors(climatology, climatology.eigenvalues * shares, gain)
+    f = forecasts()
     mean, covariance = product(climatology, likelihood(f, error, climatology))
     torch.testing.assert_close(covariance, matrix(error), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(mean, f.flatten(1).double(), rtol=1e-2, atol=1e-2)
+    expected = climatology.filter(f.double(), lambda b: gain.to(b)).flatten(1)
+    torch.testing.assert_close(mean, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_forecast_that_knows_nothing_leaves_the_climate(climatology):
+    """P = L and beyond: the product is the prior, to the least coherence, and stays finite."""
+    for factor in (1.0, 3.0):
+        error, f = errors(climatology, factor, factor), forecasts()
+        _, covariance = product(climatology, likelihood(f, error, climatology))
+        expected = (1 - LEAST) * matrix(climatology)
+        torch.testing.assert_close(covariance, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_regression_of_a_forecast_whose_gain_and_coherence_are_known(climatology):
+    """x = a f + e in every mode, f ~ N(0, F), e ~ N(0, P): g = a, P its own share."""
+    g, count = torch.Generator().manual_seed(5), 4000
+    a = torch.linspace(0.3, 1.2, len(climatology.eigenvalues))
+    own = climatology.eigenvalues * torch.linspace(0.5, 0.2, len(a))
+    rest = climatology.eigenvalues - a**2 * own
+    assert (rest > 0).all()
+    f = climatology.with_eigenvalues(own).sample(torch.randn(count, *SHAPE, generator=g))
+    e = climatology.with_eigenvalues(rest).sample(torch.randn(count, *SHAPE, generator=g))
+    truths = climatology.filter(f, lambda b: a.to(b)) + e
+    found = mode_errors(f, truths, climatology)
+    torch.testing.assert_close(found.gain, a, rtol=0.1, atol=0.06)
+    torch.testing.assert_close(found.eigenvalues, rest, rtol=0.1, atol=1e-3)
 
 
 def test_members_are_each_their_own(climatology):

@@ -121,6 +121,12 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     return _typed(Recipe, _merged(Path(path), ()), str(path), overrides or [])
 
 
+def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """A recipe, its bases and the command line's changes as they stand, not checked."""
+    merged = OmegaConf.merge(_merged(Path(path), ()), _changes(overrides or []))
+    return {str(k): v for k, v in OmegaConf.to_container(merged).items()}  # type: ignore[union-attr]
+
+
 def typed(schema: type, values: dict[str, Any], where: str) -> Any:
     """Check a mapping against a dataclass, as recipes are checked."""
     return _typed(schema, OmegaConf.create(values), where, [])

@@ -1,16 +1,17 @@
-"""Fill an archive from a source: several processes, resumable at any moment, the same to the bit.
+"""Fill an archive from a source: side by side, resumable at any moment, the same to the bit.
 
 The work falls into segments, each a row of whole shards. A segment does not depend on any other,
-so the number of processes changes nothing; within one, a shard is written before the source's own
-restart file moves on, so a kill costs at most the shard under way.
+so it does not matter how many are worked on, nor by whom (gapzoo.data.workers); within one, a
+shard is written before the source's own restart file moves on, so a kill costs at most the shard
+under way.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import time
+import uuid
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from gapzoo.core import GapzooError
 from gapzoo.data import SOURCES, statistics
-from gapzoo.data.archive import SHARD, Archive, ArchiveSpec, create, write_shard
+from gapzoo.data.archive import Archive, ArchiveSpec, create, write_shard
+from gapzoo.data.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class Segment:
 
 
 class Source(Protocol):
-    """Anything that can fill an archive."""
+    """Anything that can fill an archive.
+
+    One that sets ``threads = True`` is worked on by threads of one process where it is built on
+    one machine, any other by processes.
+    """
 
     def spec(self) -> ArchiveSpec:
         """What the archive will hold."""
@@ -70,37 +76,36 @@ class Build:
     output: Path
     train: tuple[str, str]
 
-    def run(self, workers: int | None = None, cores: list[int] | None = None) -> Archive:
+    def run(
+        self,
+        workers: int | None = None,
+        cores: list[int] | None = None,
+        scheduler: str | None = None,
+    ) -> Archive:
         """Make the archive, or go on making it, and open it.
 
         Args:
-            workers: processes; one a core where None.
-            cores: the cores to pin them to; all there are where None.
+            workers: processes or threads; one a core where None.
+            cores: the cores to pin processes to; all there are where None.
+            scheduler: address of a dask scheduler, whose workers see the same folders.
         """
         source: Source = SOURCES.build(self.source, **self.arguments)
         spec, segments = source.spec(), source.segments()
         create(self.output, spec)
         scratch = self.output / ".build"
         scratch.mkdir(exist_ok=True)
-        cores = cores or sorted(os.sched_getaffinity(0))
-        workers = min(workers or len(cores), len(segments))
-        self._fill(segments, spec.shards, workers, cores, scratch)
+        threads = getattr(source, "threads", False)
+        self._fill(segments, spec.shards, Workers(workers, cores, threads, scheduler), scratch)
         return self._finish()
 
-    def _fill(
-        self, segments: list[Segment], shards: int, workers: int, cores: list[int], scratch: Path
-    ) -> None:
-        context = multiprocessing.get_context("spawn")
-        queue = context.Manager().Queue()
-        for core in (cores * workers)[:workers]:
-            queue.put(core)
-        with ProcessPoolExecutor(workers, context, _pin, (queue,)) as pool, _bar() as bar:
+    def _fill(self, segments: list[Segment], shards: int, workers: Workers, scratch: Path) -> None:
+        with workers.executor(len(segments)) as pool, _bar() as bar:
             task = bar.add_task("shards", total=shards, completed=_done(scratch, segments))
             jobs = [pool.submit(_work, self, segment, scratch) for segment in segments]
             while not all(job.done() for job in jobs):
                 bar.update(task, completed=_done(scratch, segments))
                 _raise_first(jobs)
-                multiprocessing.connection.wait([], 0.5)
+                time.sleep(0.1)
             bar.update(task, completed=_done(scratch, segments))
             for job in as_completed(jobs):
                 job.result()
@@ -126,12 +131,6 @@ def _bar() -> Progress:
     return Progress(*columns, TimeRemainingColumn())
 
 
-def _pin(queue: Any) -> None:
-    """Give this process one core of its own and one thread."""
-    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS="--xla_cpu_multi_thread_eigen=false")
-    os.sched_setaffinity(0, {queue.get()})
-
-
 def _work(build: Build, segment: Segment, scratch: Path) -> None:
     marker = _marker(scratch, segment)
     if _read(marker) >= segment.last:
@@ -145,7 +144,8 @@ def _work(build: Build, segment: Segment, scratch: Path) -> None:
 
 def _refuse_unphysical(build: Build, shard: int, state: np.ndarray) -> None:
     if not np.isfinite(state).all():
-        step = int(np.flatnonzero(~np.isfinite(state).all((1, 2, 3)))[0]) + shard * SHARD
+        step = int(np.flatnonzero(~np.isfinite(state).all((1, 2, 3)))[0])
+        step += shard * Archive(build.output).shard
         raise GapzooError(f"source '{build.source}' gave a value that is not finite at step {step}")
 
 
@@ -171,6 +171,6 @@ def _raise_first(jobs: list[Any]) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     part.write_text(text)
     part.replace(path)

@@ -104,12 +104,18 @@ def _timestamp(year: int, month: int, day: int) -> pd.Timestamp:
 
 
 def axis(
-    times: xr.DataArray, *, year_shift: int = 0, doubles: str = "refuse", gaps: str = "refuse"
+    times: xr.DataArray,
+    *,
+    period: tuple[str | None, str | None] = (None, None),
+    year_shift: int = 0,
+    doubles: str = "refuse",
+    gaps: str = "refuse",
 ) -> Axis:
     """The axis of a data set's times.
 
     Args:
         times: (T,) of numpy or cftime dates, in any order.
+        period: first and last day, inclusive, of what is kept; None is all there is.
         year_shift: years added.
         doubles: ``refuse``, or ``first`` of those alike.
         gaps: ``refuse``, or ``split`` into runs.
@@ -121,13 +127,25 @@ def axis(
         raise GapzooError("doubles is 'refuse' or 'first', gaps is 'refuse' or 'split'")
     found, positions, calendar = civil(times, year_shift)
     order = np.argsort(found.values, kind="stable")
-    found, positions = found[order], positions[order]
+    found, positions = _within(found[order], positions[order], period)
     again = found.duplicated()
     if again.any() and doubles == "refuse":
         raise GapzooError(f"doubles in time: {_named(found[again])}; take the first: doubles=first")
     found, positions = found[~again], positions[~again]
     runs = _runs(found, gaps == "split" or calendar in MAPPED)
     return Axis(found, positions, runs, calendar)
+
+
+def _within(
+    times: pd.DatetimeIndex, positions: np.ndarray, period: tuple[str | None, str | None]
+) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    rows = pd.Series(np.arange(len(times)), times).loc[period[0] : period[1]].to_numpy()
+    if not len(rows):
+        raise GapzooError(
+            f"nothing from {period[0]} to {period[1]}; there are {times[0]:%Y-%m-%d} to "
+            f"{times[-1]:%Y-%m-%d}"
+        )
+    return times[rows], positions[rows]
 
 
 def _runs(times: pd.DatetimeIndex, split: bool) -> np.ndarray:
@@ -154,3 +172,18 @@ def monthly(times: pd.DatetimeIndex) -> bool:
     """Whether the times are one a month, month after month."""
     months = times.year * 12 + times.month
     return len(times) > 2 and bool((np.diff(np.asarray(months)) == 1).all())
+
+
+def thinned(whole: Axis, hours: int | None) -> Axis:
+    """Every so many hours from the first step on; raises GapzooError where none are that far."""
+    rows = np.arange(len(whole.times))
+    if hours is not None and len(rows) > 1:
+        if pd.Timedelta(hours=hours) % whole.step:
+            raise GapzooError(f"a step of {whole.step} cannot be thinned to {hours} h")
+        midnight = whole.times[0].normalize()
+        since = np.asarray((whole.times - midnight) / pd.Timedelta(hours=1), float)
+        rows = rows[np.isclose((since - since[0]) % hours, 0.0)]
+    step = whole.step if len(rows) > 1 else pd.Timedelta(hours=1)
+    if step % pd.Timedelta(hours=1):
+        raise GapzooError(f"a step of {step}; an archive's is of whole hours")
+    return Axis(whole.times[rows], whole.positions[rows], whole.runs[rows], whole.calendar)

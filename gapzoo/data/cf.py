@@ -36,6 +36,7 @@ VERTICAL = {
     "atmosphere_sigma_coordinate": "sigma",
     "": "",
 }
+HEIGHTS = ("height", "heightAboveGround")
 SHORT = {"2t": "t2m", "10u": "u10", "10v": "v10", "2d": "d2m", "siconc": "ci", "10si": "ws10"}
 """ECMWF short names that differ from the table's labels."""
 
@@ -201,6 +202,20 @@ class Dataset:
             f"map it: mapping: {{{name}: ...}}"
         )
 
+    @property
+    def time(self) -> xr.DataArray:
+        """Times of the steps."""
+        if "time" not in self.axes:
+            raise GapzooError(
+                f"{self.where} has no time; give its date by times: [2000-01-01], and the "
+                "dimension by axes: {time: ...} where it has one"
+            )
+        return self.data[self.axes["time"]]
+
+    def on_levels(self, name: str) -> bool:
+        """Whether a variable here runs along the vertical axis."""
+        return "level" in self.axes and self._dimension("level") in self.data[self.find(name)].dims
+
     def has(self, name: str) -> bool:
         """Whether a variable is found here."""
         try:
@@ -224,7 +239,7 @@ class Dataset:
         on_levels = "level" in self.axes and self._dimension("level") in array.dims
         if on_levels or place == "levels":
             return on_levels and place == "levels"
-        height = array.coords.get("height")
+        height = next((array.coords[n] for n in HEIGHTS if n in array.coords), None)
         if place == "surface" or height is None or height.size != 1:
             return height is None or place != "surface"
         return bool(np.isclose(float(height), float(place.split()[0])))

@@ -40,7 +40,10 @@ class Field:
         array = self._window(positions)
         present = [self.dims[r] for r in ROLES if self.dims.get(r) in array.dims]
         array = array.isel({d: 0 for d in array.dims if d not in present})
-        values = array.transpose(*present).values
+        array = array.transpose(*present)
+        if array.chunks is not None:  # this may be a thread or a dask worker already
+            array = array.compute(scheduler="synchronous")
+        values = array.values
         for axis, role in enumerate(ROLES[:2]):
             if self.dims.get(role) not in array.dims:
                 values = np.expand_dims(values, axis)

@@ -1,0 +1,77 @@
+"""Who does the work of a build: pinned processes, threads, or the workers of a dask cluster.
+
+Each is an executor of the standard library's kind. A dask worker that is lost gives its segment to
+another, which goes on from the last shard written.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gapzoo.core import GapzooError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How segments are worked on.
+
+    Args:
+        count: processes or threads; one a core where None.
+        cores: cores to pin processes to; all there are where None.
+        threads: threads of this process instead of processes of their own.
+        scheduler: address of a dask scheduler, such as ``tcp://10.0.0.1:8786``.
+    """
+
+    count: int | None = None
+    cores: list[int] | None = None
+    threads: bool = False
+    scheduler: str | None = None
+
+    @contextmanager
+    def executor(self, jobs: int) -> Iterator[Executor]:
+        """Something to submit so many jobs to; closed at the end."""
+        if self.scheduler:
+            with _dask(self.scheduler) as pool:
+                yield pool
+            return
+        cores = self.cores or sorted(os.sched_getaffinity(0))
+        count = min(self.count or len(cores), jobs)
+        pool = ThreadPoolExecutor(count) if self.threads else _processes(count, cores)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _processes(count: int, cores: list[int]) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Manager().Queue()
+    for core in (cores * count)[:count]:
+        queue.put(core)
+    return ProcessPoolExecutor(count, context, _pin, (queue,))
+
+
+def _pin(queue: Any) -> None:
+    """Give this process one core of its own and one thread."""
+    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS="--xla_cpu_multi_thread_eigen=false")
+    os.sched_setaffinity(0, {queue.get()})
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise GapzooError("--scheduler needs dask; pip install 'gapzoo[dask]'") from None
+    try:
+        client = Client(address, timeout="30s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise GapzooError(f"no dask scheduler answers at {address} ({error})") from None
+    with client, client.get_executor(pure=False) as pool:
+        yield pool

@@ -6,6 +6,7 @@ cluster do the same work; what is written depends on the data and the arguments 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -85,7 +86,8 @@ class GriddedSource:
         segment_shards: int = 12,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "__class__", *WHERE)}
-        self.arguments = {k: v for k, v in given.items() if v is not None}
+        used = {k: v for k, v in given.items() if v is not None}
+        self.arguments = json.loads(json.dumps(used))  # as an archive's attributes give them back
         self.path, self.engine, self.options = path, engine, options
         self.state, self.wanted, self.forcings = _named(variables), levels, forcings
         self.static, self.target, self.hours = static, grid, hours

@@ -59,9 +59,5 @@ class Speedy(Forecaster):
             sst = sst + forcing[:1]
         start = pd.DatetimeIndex([time])
         physical = self.world.denormalise(state[None], start)[0].double().cpu().numpy()
-        ends = np.stack([self._one(member, time, sst) for member in physical])
+        ends = np.ascontiguousarray(self.model.carry(physical, time, sst)[:, self._kept])
         return self.world.normalise(torch.from_numpy(ends)[None], times[-1:])[0].to(state)
-
-    def _one(self, member: np.ndarray, time: pd.Timestamp, sst: np.ndarray) -> np.ndarray:
-        _, frames = self.model.advance(self.model.restart(member, time), sst)
-        return frames[-1, self._kept]

@@ -161,30 +161,52 @@ class SpeedyModel:
         after = Run(dynamics, physics, run.time + pd.Timedelta(hours=self.hours) * len(sst))
         return after, self._frames(*(np.asarray(x) for x in out))
 
+    def carry(self, states: np.ndarray, time: pd.Timestamp, sst: np.ndarray) -> np.ndarray:
+        """Integrate each of M states as ``restart`` and ``advance`` do, in one compiled call.
+
+        Args:
+            states: (M, C, H, W) whose first channels are the prognostic ones.
+            time: their valid time.
+            sst: (T, H, W), one row a frame.
+
+        Returns:
+            (M, C, H, W) float32, the last frame of each.
+        """
+        field = self._jax.numpy.asarray(np.swapaxes(sst, -1, -2), self._jax.numpy.float32)
+        clock = _datetime().to_datetime(str(pd.Timestamp(time)))
+        begun = self._fresh(self.encode(states), time)
+        out = self._carry(begun.dynamics, begun.physics, clock, field)
+        return self._frames(*(np.asarray(x) for x in out))
+
     def decode(self, run: Run) -> np.ndarray:
         """(33, H, W) prognostic channels of a run, without a step."""
         profile, pressure = self._nodal(run.dynamics)
         return self._frames(np.asarray(profile)[None], np.asarray(pressure)[None], None)[0]
 
     def encode(self, state: np.ndarray) -> Any:
-        """Spectral state of the prognostic channels of (C, H, W); inverse of ``decode``."""
-        if not np.isfinite(state[: self.prognostic]).all():
+        """Spectral state of the prognostic channels of (..., C, H, W); inverse of ``decode``."""
+        state = state[..., : self.prognostic, :, :]
+        if not np.isfinite(state).all():
             raise GapzooError("the state given to SPEEDY is not finite; look at its source")
         jnp, horizontal = self._jax.numpy, self._model.coords.horizontal
-        profile = np.swapaxes(state[: self.prognostic - 1], -1, -2).astype(np.float64)
-        u, v, temperature, humidity = profile.reshape(4, -1, *profile.shape[-2:])
+        turned = np.swapaxes(state, -1, -2).astype(np.float64)
+        profile = turned[..., :-1, :, :]
+        u, v, temperature, humidity = np.split(profile, 4, axis=-3)
         vorticity, divergence = self._winds(u / self._speed, v / self._speed)
-        log_pressure = np.log(np.swapaxes(state[self.prognostic - 1], -1, -2)[None] / self._p0)
+        log_pressure = np.log(turned[..., -1:, :, :] / self._p0)
         reference = np.asarray(self._primitive.reference_temperature)[:, None, None]
         modal = partial(_to_modal, horizontal, jnp)
-        template = self._model.initial_state(random_seed=0)
-        return template.replace(
+        return self._template.replace(
             vorticity=jnp.asarray(vorticity),
             divergence=jnp.asarray(divergence),
             temperature_variation=modal(temperature - reference),
             log_surface_pressure=modal(log_pressure),
             tracers={"specific_humidity": modal(humidity)},
         )
+
+    @cached_property
+    def _template(self) -> Any:
+        return self._model.initial_state(random_seed=0)
 
     @property
     def _p0(self) -> float:
@@ -244,6 +266,28 @@ class SpeedyModel:
             return after["_mod_radcon"].flux
 
         return self._jax.jit(flux)
+
+    @cached_property
+    def _carry(self) -> Any:
+        """Compiled: (states of M, physics, clock, sst (T, W, H)) -> the last frame of each.
+
+        Member after member, each as if alone to the bit; a batch gains nothing on a CPU.
+        """
+        jax = self._jax
+        winds, others = ("vorticity", "divergence"), ("log_surface_pressure", "tracers")
+        names = (*winds, "temperature_variation", *others)
+
+        def carry(dynamics: Any, physics: Any, clock: Any, sst: Any) -> Any:
+            def one(parts: Any) -> Any:
+                state = dynamics.replace(**parts)
+                flux = self._longwave(state, physics, clock)
+                radiation = physics["_mod_radcon"].copy(flux=flux)
+                _, out = self._integrate(state, {**physics, "_mod_radcon": radiation}, clock, sst)
+                return jax.tree.map(lambda x: x[-1], out)
+
+            return jax.lax.map(one, {name: getattr(dynamics, name) for name in names})
+
+        return jax.jit(carry)
 
     def _nodal(self, state: Any) -> tuple[Any, Any]:
         """Grid-point (32, W, H) profile fields and (1, W, H) log pressure of a spectral state."""

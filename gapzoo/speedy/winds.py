@@ -37,20 +37,30 @@ class WindInverse:
         for n, (f, r, ell) in enumerate(index):
             unit[n, f, r, ell] = 1.0
         u, v = forward(unit[:, 0], unit[:, 1])
-        columns = _zonal(u, v, m)
+        columns = _zonal(_waves(u, v), m)
         return index, np.linalg.pinv(columns.T, rcond=1e-6)
 
     def __call__(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """u, v (levels, W, H), non-dimensional -> modal vorticity and divergence."""
-        out = np.zeros((u.shape[0], 2, *self.modal_shape))
+        """u, v (..., W, H), non-dimensional -> modal vorticity and divergence."""
+        front, size = u.shape[:-2], int(np.prod(u.shape[:-2]))
+        waves = _waves(*(x.reshape(size, *u.shape[-2:]) for x in (u, v)))
+        out = np.zeros((size, 2, *self.modal_shape))
         for m, (index, inverse) in self._inverse.items():
             field, row, ell = np.array(index).T
-            out[:, field, row, ell] = _zonal(u, v, m) @ inverse.T
-        return out[:, 0].astype(np.float32), out[:, 1].astype(np.float32)
+            out[:, field, row, ell] = _zonal(waves, m) @ inverse.T
+        vorticity, divergence = (
+            out[:, n].astype(np.float32).reshape(*front, *self.modal_shape) for n in (0, 1)
+        )
+        return vorticity, divergence
 
 
-def _zonal(u: Any, v: Any, m: int) -> np.ndarray:
-    """(n, 4 H) real and imaginary parts of the m-th zonal Fourier coefficient of u and v."""
+def _waves(u: Any, v: Any) -> np.ndarray:
+    """(n, 2, W//2+1, H) zonal Fourier coefficients of u and v (n, W, H)."""
     both = np.stack([np.asarray(u, np.float64), np.asarray(v, np.float64)], axis=1)
-    wave = np.fft.rfft(both, axis=2)[:, :, m]
-    return np.concatenate([wave.real, wave.imag], axis=1).reshape(len(both), -1)
+    return np.fft.rfft(both, axis=2)
+
+
+def _zonal(waves: np.ndarray, m: int) -> np.ndarray:
+    """(n, 4 H) real and imaginary parts of the m-th zonal Fourier coefficient of u and v."""
+    wave = waves[:, :, m]
+    return np.concatenate([wave.real, wave.imag], axis=1).reshape(len(waves), -1)

@@ -5,32 +5,42 @@ constrains the prior in one of these forms:
 
 - ``renoise``: sampling starts from the member's own forecast, noised to ``start_sigma``;
 - ``gaussian``: the member's own forecast with the forecaster's error covariance;
-- ``mean``: the ensemble mean with that covariance plus the ensemble's, of the same cycle;
+- ``mean``: the ensemble mean with that covariance plus the ensemble's, of the same cycle, in the
+  basis of the former: its amplitudes by scale follow the flow, its places do not;
+- ``hybrid``: the ensemble's own localised covariance and the static one together (``flow``);
 - ``none``: each analysis stands alone.
+
+Observations of several times enter at their own (``windows``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from gapzoo.baselines.letkf import LETKF
 from gapzoo.core import GapzooError, MemberGenerator, nearest
 from gapzoo.core.world import World
 from gapzoo.data.observations.operators import LinearObservationOperator
-from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.guidance import GaussianConstraint
+from gapzoo.diffusion.guidance.robust import StudentConstraint
 from gapzoo.diffusion.prior import Prior, RenoisedForecast
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
+from gapzoo.tasks.flow import flow_update, point_deviation
 from gapzoo.tasks.forecast_error import likelihood
 from gapzoo.tasks.sampling import Sampling
+from gapzoo.tasks.windows import Timed, at_start, first_guess
 
-FORMS = ("none", "renoise", "gaussian", "mean")
+FORMS = ("none", "renoise", "gaussian", "mean", "hybrid")
+Observed = list[GaussianConstraint]
 
 
 def constraint(
@@ -39,6 +49,8 @@ def constraint(
     y: Tensor,
     errors: Tensor,
     time: pd.Timestamp,
+    correlation: CovarianceOperator | None = None,
+    student: float | None = None,
 ) -> GaussianConstraint:
     """Observations as a constraint on normalised states, each in units of its error.
 
@@ -48,11 +60,18 @@ def constraint(
         y: (N,) observed values, SI units.
         errors: (N,) error standard deviations, SI units.
         time: valid time.
+        correlation: of the errors, on (B, N); none where None.
+        student: degrees of freedom of heavy-tailed errors; Gaussian where None.
     """
     mean = world.mean(pd.DatetimeIndex([time]))[0]
     scaled, offset = operator.scaled(mean, world.std)
     whitened = scaled.rescaled(1 / errors)
-    return GaussianConstraint(whitened, ((y - offset) / errors)[None], 1.0)
+    seen = ((y - offset) / errors)[None]
+    if student is None:
+        return GaussianConstraint(whitened, seen, 1.0 if correlation is None else correlation)
+    if correlation is not None:
+        raise GapzooError("errors are either correlated or heavy-tailed; give one of the two")
+    return StudentConstraint(whitened, seen, 1.0, student)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +84,10 @@ class Assimilation:
         sampling: how to draw.
         forecaster: carries members to the next analysis; needed in a cycle.
         form: of the forecast constraint, one of ``FORMS``.
-        error: covariance of the forecaster's errors at the cycle's length, normalised.
+        error: covariance of the forecaster's errors at the cycle's length, normalised; with
+            ``hybrid`` the static part of the forecast's.
         start_sigma: of ``renoise``.
+        filter: of ``hybrid``: localisation, inflation and relaxation of the ensemble's part.
     """
 
     prior: Prior
@@ -76,18 +97,21 @@ class Assimilation:
     form: str = "gaussian"
     error: SpectralCovariance | ZonalCovariance | None = None
     start_sigma: float = 0.3
+    filter: LETKF | None = None
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise GapzooError(f"forecast form '{self.form}'; {nearest(self.form, FORMS)}")
-        if self.forecaster and self.form in ("gaussian", "mean") and self.error is None:
+        if self.forecaster and self.form in ("gaussian", "mean", "hybrid") and self.error is None:
             raise GapzooError(f"form '{self.form}' needs the forecaster's error covariance")
+        if self.form == "hybrid" and self.filter is None:
+            raise GapzooError("form 'hybrid' needs a filter: how the ensemble is localised")
 
     def analyse(
         self,
         time: pd.Timestamp,
         generator: MemberGenerator,
-        observations: GaussianConstraint | list[GaussianConstraint] | None = None,
+        observations: GaussianConstraint | Observed | None = None,
         forcing: np.ndarray | None = None,
         forecast: Tensor | None = None,
     ) -> Tensor:
@@ -96,20 +120,30 @@ class Assimilation:
         Args:
             time: of the analysis.
             generator: a stream a member.
-            observations: constraints on normalised states.
+            observations: constraints on normalised states; their ``y`` may be one a member.
             forcing: (F, H, W) forcing anomalies, SI units; None is the climatology.
             forecast: (M, C, H, W) normalised forecasts of the members, or None.
         """
         anomaly = None if forcing is None else forcing[None]
         cond = self.world.condition(pd.DatetimeIndex([time]), anomaly)
+        seen = [observations] if isinstance(observations, GaussianConstraint) else observations
+        if self.form == "hybrid" and forecast is not None and seen:
+            assert self.filter is not None
+            forecast = flow_update(self.filter, forecast, seen, self._deviation, generator)
         return self.sampling.draw(
             self.prior,
             self.world.shape,
             generator,
-            observations=observations,
+            observations=lambda rows: [_of_members(c, rows) for c in seen or []],
             forcing=cond,
             forecast=self._forecast(forecast),
         )
+
+    @cached_property
+    def _deviation(self) -> Tensor:
+        """(C, H, W) of the static error."""
+        assert self.error is not None
+        return point_deviation(self.error, self.world.shape)
 
     def _forecast(self, members: Tensor | None) -> Any:
         if members is None or self.form == "none":
@@ -118,7 +152,7 @@ class Assimilation:
             return lambda rows: RenoisedForecast(members[rows], self.start_sigma)
         assert self.error is not None
         own = getattr(self.prior.denoiser, "climatology", None)
-        if self.form == "gaussian":
+        if self.form in ("gaussian", "hybrid"):
             return lambda rows: likelihood(members[rows], self.error, own)  # type: ignore[arg-type]
         mean = members.mean(0, keepdim=True)
         ensemble = self.error.of(members - mean).eigenvalues * len(members)
@@ -145,24 +179,53 @@ class Assimilation:
             raise GapzooError("a cycle needs a forecaster; give one to Assimilation")
         members, last = start, None
         for step in steps:
-            forecast = None
+            forecast, passed = None, dict[pd.Timestamp, Tensor]()
+            before = last or step.before
             if members is not None:
-                before = last or step.before
-                forecast = self._carry(members, before, step, generator)
+                if before is None:
+                    raise GapzooError("a restart needs the first step's 'before'")
+                stops = [one.time for one in step.seen]
+                forecast, passed = self.carry(members, before, step.time, stops, generator)
+            seen = first_guess(step.seen, step.time, forecast, passed)
+            seen += at_start(step.seen, step.time, self.forecaster, step.forcing)
             streams = generator.fork("analysis", step.time)
-            members = self.analyse(step.time, streams, step.observations, step.forcing, forecast)
+            members = self.analyse(step.time, streams, seen, step.forcing, forecast)
             last = step
             yield Cycle(step.time, members, forecast)
 
-    def _carry(
-        self, members: Tensor, before: Step | None, step: Step, generator: MemberGenerator
-    ) -> Tensor:
-        if before is None:
-            raise GapzooError("a restart needs the first step's 'before': its time and forcing")
-        hours = int((step.time - before.time) / pd.Timedelta(hours=1))
-        assert self.forecaster is not None
-        streams = generator.fork("forecast", step.time)
-        return self.forecaster.step(members, before.time, hours, before.forcing, streams)
+    def carry(
+        self,
+        members: Tensor,
+        before: Step,
+        time: pd.Timestamp,
+        stops: Iterable[pd.Timestamp],
+        generator: MemberGenerator,
+    ) -> tuple[Tensor, dict[pd.Timestamp, Tensor]]:
+        """Forecasts (M, C, H, W) to the next analysis, and those passed at times on the way.
+
+        Args:
+            members: (M, C, H, W) analysis at ``before.time``.
+            before: the step of that analysis.
+            time: of the next one.
+            stops: times wanted; those not between the two are left out.
+            generator: for stochastic forecasters.
+        """
+        if self.forecaster is None:
+            raise GapzooError("a cycle needs a forecaster; give one to Assimilation")
+        passed: dict[pd.Timestamp, Tensor] = {}
+        between = {t for t in stops if before.time < t < time}
+        now = before.time
+        for then in [*sorted(between), time]:
+            hours = int((then - now) / pd.Timedelta(hours=1))
+            streams = generator.fork("forecast", then)
+            members = self.forecaster.step(members, now, hours, before.forcing, streams)
+            passed[then], now = members, then
+        return members, passed
+
+
+def _of_members(constraint: GaussianConstraint, rows: slice) -> GaussianConstraint:
+    """The constraint of some members."""
+    return constraint if len(constraint.y) == 1 else replace(constraint, y=constraint.y[rows])
 
 
 @dataclass(frozen=True)
@@ -171,15 +234,24 @@ class Step:
 
     Args:
         time: valid time.
-        observations: constraints on normalised states, or None.
+        observations: constraints on normalised states at that time, or None.
         forcing: (F, H, W) forcing anomalies in SI units, or None.
         before: the step before the first one, when a cycle is restarted.
+        window: observations of other times, before or after this one.
     """
 
     time: pd.Timestamp
-    observations: GaussianConstraint | list[GaussianConstraint] | None = None
+    observations: GaussianConstraint | Observed | None = None
     forcing: np.ndarray | None = None
     before: Step | None = None
+    window: tuple[Timed, ...] = ()
+
+    @property
+    def seen(self) -> list[Timed]:
+        """All observations with their times."""
+        own = self.observations
+        here = [own] if isinstance(own, GaussianConstraint) else own or []
+        return [*(Timed(self.time, c) for c in here), *self.window]
 
 
 @dataclass(frozen=True)

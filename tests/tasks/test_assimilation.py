@@ -28,7 +28,7 @@ from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.module import Reader, world_of
 from gapzoo.data.observations import station_columns
 from gapzoo.diffusion import GaussianConstraint
-from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.covariance import DenseCovariance, SpectralCovariance
 from gapzoo.tasks import Sampling
 from gapzoo.tasks.assimilation import Assimilation, Step, constraint
 
@@ -183,6 +183,26 @@ def test_a_constraint_is_the_observation_equation_in_its_errors(tmp_path):
     expected = (y - stations(reader.physical(here)[0])) / errors
     assert torch.allclose(residual, expected, rtol=1e-5, atol=2e-2)  # of 98000 Pa / 0.5
     assert torch.equal(observed.noise.eigenvalues, torch.tensor(1.0))
+
+
+def test_correlated_errors_weigh_as_their_whole_covariance():
+    """R = D C D against the exact posterior; independent errors would give another."""
+    world = toy()
+    net = station_columns(world.world.grid, world.world.channels, 0.5, 0)
+    errors = torch.tensor([0.3, 0.5, 0.4, 0.6])
+    lag = (torch.arange(4)[:, None] - torch.arange(4)).abs()
+    correlation, y = 0.8 ** lag.float(), torch.tensor([1.0, -0.5, 0.7, 0.2])
+    seen = constraint(world.world, net, y, errors, START, DenseCovariance(correlation))
+    mean, covariance = moments(task(world, form="none").analyse(START, probe(), seen))
+    a = net(torch.eye(N).reshape(N, 1, H, W)).T.double()
+    r = (errors[:, None] * correlation * errors).double()
+    known = world.gauss((a.T @ r.inverse() @ a, a.T @ r.inverse() @ y.double()))
+    assert (mean - known[0]).abs().max() < 2 * MEAN_ERROR
+    assert (covariance - known[1]).abs().max() < SPREAD_ERROR
+    own = (a.T @ (a / (errors**2)[:, None]), a.T @ (y / errors**2).double())
+    assert (world.gauss(own)[0] - known[0]).abs().max() > 0.1
+    with expect(GapzooError, "either correlated or heavy-tailed"):
+        constraint(world.world, net, y, errors, START, DenseCovariance(correlation), 4.0)
 
 
 def test_the_ensembles_own_spread_is_added_to_the_error():

@@ -214,7 +214,11 @@ class Dataset:
 
     def on_levels(self, name: str) -> bool:
         """Whether a variable here runs along the vertical axis."""
-        return "level" in self.axes and self._dimension("level") in self.data[self.find(name)].dims
+        return self._has_levels(self.data[self.find(name)])
+
+    def _has_levels(self, array: xr.DataArray) -> bool:
+        """Along the vertical axis, or at the one level that there is."""
+        return "level" in self.axes and self.axes["level"] in array.coords
 
     def has(self, name: str) -> bool:
         """Whether a variable is found here."""
@@ -231,16 +235,23 @@ class Dataset:
     def _found(self, variable: Variable) -> list[str]:
         """By standard name and place, else by short name."""
         named = [n for n in self._all if _standard(self.data[n]) in _standard_names(variable)]
-        placed = [n for n in named if self._lies(n, variable.place)]
-        return placed or [n for n in self._all if _short(self.data[n], n) == variable.short]
+        named = [n for n in named if self._lies_on(n) == (variable.place == "levels")]
+        if len(named) > 1:
+            named = [n for n in named if self._at(n, variable.place)]
+        return named or [n for n in self._all if _short(self.data[n], n) == variable.short]
 
-    def _lies(self, name: str, place: str) -> bool:
-        array = self.data[name]
-        on_levels = "level" in self.axes and self._dimension("level") in array.dims
-        if on_levels or place == "levels":
-            return on_levels and place == "levels"
-        height = next((array.coords[n] for n in HEIGHTS if n in array.coords), None)
-        if place == "surface" or height is None or height.size != 1:
+    def _lies_on(self, name: str) -> bool:
+        """Along the vertical axis, where that is a dimension; at the one level there is, else."""
+        if "level" not in self.axes:
+            return False
+        along = self._dimension("level")
+        return along in self.data[name].dims if along in self.data.dims else True
+
+    def _at(self, name: str, place: str) -> bool:
+        """Whether the height that comes with a variable, if any, is that of its place."""
+        coords = self.data[name].coords
+        height = next((coords[n] for n in HEIGHTS if n in coords), None)
+        if place in ("surface", "levels") or height is None or height.size != 1:
             return height is None or place != "surface"
         return bool(np.isclose(float(height), float(place.split()[0])))
 
@@ -275,7 +286,7 @@ class Dataset:
                 f"{self.where}: '{own}' has a dimension '{dim}' of {array.sizes[dim]}; take one "
                 f"of it: select: {{{dim}: 0}}"
             )
-        if levels is not None and dims.get("level") not in array.dims:
+        if levels is not None and not self._has_levels(array):
             raise GapzooError(f"{self.where}: '{own}' has no levels; ask for it without any")
 
     @cached_property

@@ -53,8 +53,9 @@ class Field:
         array, time, level = self.array, self.dims.get("time"), self.dims.get("level")
         if time in array.dims:
             array = array.isel({time: _slice(positions)})
-        if self.levels is not None and self.levels != list(range(array.sizes[level])):
-            array = array.isel({level: _slice(np.array(self.levels))})
+        if self.levels is not None and level in array.dims:
+            whole = self.levels == list(range(array.sizes[level]))
+            array = array if whole else array.isel({level: _slice(np.array(self.levels))})
         return array
 
     def _finished(self, values: np.ndarray) -> np.ndarray:

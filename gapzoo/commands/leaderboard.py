@@ -48,11 +48,18 @@ def show(args: argparse.Namespace) -> None:
     CONSOLE.print(tables.table(args.protocol, args.metric, args.folder, args.intervals))
 
 
+def page(args: argparse.Namespace) -> None:
+    """Write all rows as one HTML page that works offline."""
+    from gapzoo.report import board
+
+    CONSOLE.print(f"page written to {board.write(args.output, args.folder)}")
+
+
 def readme(args: argparse.Namespace) -> None:
     """Write the tables of a README from the rows, between its markers."""
-    from gapzoo.leaderboard import readme as page
+    from gapzoo.leaderboard import readme as text
 
-    changed = page.write(args.file, args.folder)
+    changed = text.write(args.file, args.folder)
     CONSOLE.print(f"{args.file} {'written' if changed else 'is in step already'}")
 
 
@@ -80,5 +87,7 @@ def add(commands: Any) -> None:
     tunes.add_argument("options", nargs="*", help="key=[value,value,...]")
     tunes.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
     tunes.add_argument("--folder", type=Path, default=Path("evaluation/tuning"))
-    for each in (runs, shows, readmes):
+    pages = command(parts, "page", page)
+    pages.add_argument("--output", type=Path, default=Path("leaderboard.html"))
+    for each in (runs, shows, readmes, pages):
         each.add_argument("--folder", type=Path, default=Path("evaluation/leaderboard"))

@@ -9,6 +9,7 @@ every time.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ TERMS = {
 LOWER = ("crps", "rmse", "spectrum_error", "histogram_distance")
 """Scores of which the smaller is the better."""
 HIGHER = ("acc",)
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def testable(row: dict[str, Any]) -> bool:
     return kept and cases // block(row) >= LEAST_BLOCKS
 
 
-def bounds(row: dict[str, Any], metric: str, label: str = "mean") -> dict[str, tuple[float, float]]:
+def bounds(row: dict[str, Any], metric: str, label: str = "mean") -> dict[str, Range]:
     """Interval of a score at every setting that has one; empty where there is none.
 
     Args:
@@ -67,12 +69,18 @@ def bounds(row: dict[str, Any], metric: str, label: str = "mean") -> dict[str, t
         metric: one of ``TERMS``.
         label: ``mean`` over channels, or a headline field.
     """
-    settings, sums = _sums(row, metric, label)
-    if not settings:
+    return all_bounds(row, metric, [label]).get(label, {})
+
+
+def all_bounds(
+    row: dict[str, Any], metric: str, labels: Sequence[str]
+) -> dict[str, dict[str, Range]]:
+    """The same of several labels at once, by label and setting."""
+    keys, sums = _sums(row, metric, labels)
+    if not keys:
         return {}
     found = interval(_metric(metric), sums, block=block(row), generator=_draws(), level=LEVEL)
-    pairs = zip(found.low.tolist(), found.high.tolist(), strict=True)
-    return dict(zip(settings, pairs, strict=True))
+    return _nested(keys, zip(found.low.tolist(), found.high.tolist(), strict=True))
 
 
 def contrasts(
@@ -86,33 +94,52 @@ def contrasts(
         metric: one of ``TERMS``.
         label: ``mean`` over channels, or a headline field.
     """
-    settings, first = _sums(row, metric, label)
-    others, second = _sums(reference, metric, label)
-    if not settings or settings != others:
+    return all_contrasts(row, reference, metric, [label]).get(label, {})
+
+
+def all_contrasts(
+    row: dict[str, Any], reference: dict[str, Any], metric: str, labels: Sequence[str]
+) -> dict[str, dict[str, Contrast]]:
+    """The same of several labels at once, by label and setting."""
+    keys, first = _sums(row, metric, labels)
+    others, second = _sums(reference, metric, labels)
+    if not keys or keys != others:
         return {}
     found = compare(
         _metric(metric), first, second, block=block(row), generator=_draws(), level=LEVEL
     )
     columns = (found.value, found.low, found.high, found.p)
     numbers = zip(*(c.tolist() for c in columns), strict=True)
-    return {s: Contrast(*n) for s, n in zip(settings, numbers, strict=True)}
+    return _nested(keys, (Contrast(*n) for n in numbers))
 
 
-def _sums(row: dict[str, Any], metric: str, label: str) -> tuple[list[str], Sums]:
-    """Settings, and each term as (cases, settings)."""
+def _nested(keys: list[tuple[str, str]], values: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for (label, setting), value in zip(keys, values, strict=True):
+        found.setdefault(label, {})[setting] = value
+    return found
+
+
+def _sums(
+    row: dict[str, Any], metric: str, labels: Sequence[str]
+) -> tuple[list[tuple[str, str]], Sums]:
+    """Labels and settings that there are, N, and each term as (cases, N)."""
     if metric not in TERMS or not testable(row):
         return [], {}
     kept = {s: found.get("by_case", {}) for s, found in row["scores"].items()}
-    settings = [s for s, v in kept.items() if all(label in v.get(t, {}) for t in TERMS[metric])]
-    if not settings:
+    terms = TERMS[metric]
+    keys = [
+        (n, s) for n in labels for s, v in kept.items() if all(n in v.get(t, {}) for t in terms)
+    ]
+    if not keys:
         return [], {}
     sums = {
-        term: torch.tensor([kept[s][term][label] for s in settings], dtype=torch.float64).T
-        for term in TERMS[metric]
+        term: torch.tensor([kept[s][term][n] for n, s in keys], dtype=torch.float64).T
+        for term in terms
     }
     ones = torch.ones_like(next(iter(sums.values())))
     centres = {"f": 0 * ones, "o": 0 * ones} if metric == "acc" else {}
-    return settings, {"weight": ones, **sums, **centres}
+    return keys, {"weight": ones, **sums, **centres}
 
 
 def _metric(name: str) -> Evaluator:

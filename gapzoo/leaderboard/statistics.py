@@ -63,7 +63,7 @@ def statistics(
         estimator: of the CRPS.
         time: valid time; without it there are no headline fields.
     """
-    started = clock.perf_counter()
+    started = clock.process_time()
     members, true = ensemble * world.std, truth * world.std
     found = _group(world, "channel", members, true, estimator)
     if len(members) > 1:
@@ -76,7 +76,7 @@ def statistics(
         fields, target = (to_pressure(x + mean, world, labels) - climate for x in (members, true))
         found |= _group(world, "headline", fields, target, estimator)
         found |= _maps(fields, target, [labels.index(n) for n in MAPPED if n in labels])
-    found["seconds"] = np.array(clock.perf_counter() - started)
+    found["seconds"] = np.array(clock.process_time() - started)
     return found
 
 

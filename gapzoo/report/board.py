@@ -1,0 +1,297 @@
+"""The leaderboard as one self-contained HTML page: made from rows, readable offline.
+
+Rows bring what sections need and a section is drawn where there is something for it: scores and
+intervals (table, scorecard, curves), ranks, spectra, maps of error and spread; and what tracks add,
+
+    row["fields"]   list of {title, units, low, high, shape, data}      packed maps, see ``packed``
+    row["series"]   list of {title, x_label, y_label, x, y}             such as 1000-year means
+
+The page's script and style lie in ``assets``; numbers are put beside them as JSON.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from gapzoo.core import VARIABLES, Channel, GapzooError
+from gapzoo.leaderboard import intervals
+from gapzoo.leaderboard.rows import FOLDER, METRICS, protocols, rows
+from gapzoo.leaderboard.tables import Ranking, heads, row_name, title
+
+ASSETS = Path(__file__).parent / "assets"
+GRAVITY = 9.80665
+UNITS = {
+    "m2 s-2": ("m", 1 / GRAVITY),
+    "Pa": ("hPa", 0.01),
+    "kg kg-1": ("g/kg", 1000.0),
+    "m s-1": ("m/s", 1.0),
+}
+"""SI units to what forecasters read, and the factor; geopotential becomes height."""
+FULL = 20
+"""Percent at which a scorecard's colours are full."""
+REFERENCES = ("optimal_interpolation", "letkf", "climatology", "persistence")
+"""Entries that a scorecard compares with unless told otherwise, first found first."""
+HIDDEN = {"scores", "grid", "settings", "fields", "series", "initial_times", "format"}
+
+
+def write(path: Path, folder: Path = FOLDER) -> Path:
+    """Write the page of all rows of a folder; it appears whole.
+
+    Raises:
+        GapzooError: where there are no rows, or rows of a protocol are unlike.
+    """
+    names = protocols(folder)
+    if not names:
+        raise GapzooError(f"no rows in {folder}; run an entry first: gapzoo leaderboard run ...")
+    found = [part(rows(name, folder)) for name in names]
+    data = {"protocols": found, "metrics": _metric_names(found), "full": FULL}
+    text = json.dumps(_rounded(data), separators=(",", ":")).replace("</", "<\\/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(_page(text), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def part(every: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page needs of one protocol's rows."""
+    track = _track(every[0])
+    metrics = [m for m in METRICS.get(track, ()) if any(m in s for r in every for s in _all(r))]
+    metrics = metrics or sorted({k for r in every for s in _all(r) for k, v in s.items() if _is(v)})
+    ranking = Ranking(every, metrics[0])
+    ordered, settings = ranking.rows, list(ranking.settings)
+    labels = [
+        "mean",
+        *dict.fromkeys(n for r in every for s in _all(r) for n in s.get("headline", {})),
+    ]
+    by_lead = all(s.isdigit() for s in settings)
+    by_density = not by_lead and all(_is_number(s) for s in settings)
+    return {
+        "title": every[0]["protocol"],
+        "description": every[0].get("settings", {}).get("description", ""),
+        "facts": _facts(ordered),
+        "heads": heads(ranking),
+        "axis": "lead" if by_lead else "density" if by_density else "part",
+        "x": [float(s) / (24 if by_lead else 1) for s in settings] if by_lead or by_density else [],
+        "first": settings.index("72") if "72" in settings else 0,
+        "metrics": metrics,
+        "labels": [_label(name, every[0]) for name in labels],
+        "rows": [_row(row, settings, metrics, labels, track) for row in ordered],
+        "p": {m: p_values(ordered, settings, m, labels) for m in metrics},
+        "tested": all(intervals.testable(row) for row in ordered),
+        "times": len(ordered[0].get("initial_times", [])),
+        "block": intervals.block(ordered[0]),
+        "reference": _reference(ordered),
+        "grid": next((row["grid"] for row in ordered if "grid" in row), None),
+    }
+
+
+def p_values(
+    ordered: list[dict[str, Any]], settings: list[str], metric: str, labels: list[str]
+) -> dict[str, dict[str, list[float | None]]]:
+    """Of no difference, by field, and by a pair of rows ``i,j``: a list over settings."""
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for i, j in itertools.combinations(range(len(ordered)), 2):
+        tested = intervals.all_contrasts(ordered[i], ordered[j], metric, labels)
+        for name, values in tested.items():
+            listed = [values[s].p if s in values else None for s in settings]
+            found.setdefault(name, {})[f"{i},{j}"] = listed
+    return found
+
+
+def _row(
+    row: dict[str, Any], settings: list[str], metrics: list[str], labels: list[str], track: str
+) -> dict[str, Any]:
+    at = [row["scores"].get(s, {}) for s in settings]
+    scores, ranges = {}, {}
+    for metric in metrics:
+        values = {name: _values(at, metric, name) for name in labels}
+        scores[metric] = {name: v for name, v in values.items() if any(map(_is, v))}
+        ranges[metric] = _ranges(row, settings, metric, list(scores[metric]))
+    return {
+        "title": row_name(row),
+        "scores": scores,
+        "bounds": ranges,
+        "channels": {m: c for m in metrics if (c := _channels(at, f"{m}_by_channel"))},
+        "ranks": [s.get("ranks") for s in at],
+        "spectra": [_spectra(s) for s in at],
+        "maps": {str(n): s["maps"] for n, s in enumerate(at) if "maps" in s},
+        "fields": [{**f, "from": f["low"], "to": f["high"]} for f in row.get("fields", [])],
+        "series": [*row.get("series", []), *_cycles(row, settings)],
+        "cost": _cost(row, track, len(settings)),
+        "card": _card(row),
+    }
+
+
+def _values(at: list[dict[str, Any]], metric: str, name: str) -> list[float | None]:
+    """A score over settings, in the page's units."""
+    of = [s if name == "mean" else s.get("headline", {}).get(name, {}) for s in at]
+    factor = _scale(metric, name)
+    return [factor * s[metric] if _is(s.get(metric)) else None for s in of]
+
+
+def _ranges(
+    row: dict[str, Any], settings: list[str], metric: str, labels: list[str]
+) -> dict[str, list[list[float] | None]]:
+    """Intervals by field over settings, in the page's units."""
+    found = {}
+    for name, ranges in intervals.all_bounds(row, metric, labels).items():
+        pairs = [ranges.get(s) for s in settings]
+        factor = _scale(metric, name)
+        found[name] = [[factor * v for v in pair] if pair else None for pair in pairs]
+    return found
+
+
+def _scale(metric: str, name: str) -> float:
+    return _factor(name) if metric in ("crps", "rmse") else 1.0
+
+
+def _channels(at: list[dict[str, Any]], key: str) -> dict[str, list[Any]]:
+    names = dict.fromkeys(n for s in at for n in s.get(key, {}))
+    return {n: [s.get(key, {}).get(n) for s in at] for n in names}
+
+
+def _spectra(scores: dict[str, Any]) -> dict[str, list[float]]:
+    found = scores.get("spectrum_ratio", {})
+    return found if isinstance(found, dict) else {"mean": found}
+
+
+def _cycles(row: dict[str, Any], settings: list[str]) -> list[dict[str, Any]]:
+    """Scores along the cycle, mean over starts."""
+    found = []
+    hours = row.get("settings", {}).get("hours", 6)
+    for setting in settings:
+        starts = row["scores"].get(setting, {}).get("crps_by_cycle")
+        if starts:
+            mean = [sum(v) / len(v) for v in zip(*starts, strict=False)]
+            days = [(n + 1) * hours / 24 for n in range(len(mean))]
+            name = f"CRPS along the cycle, {100 * float(setting):g} % observed"
+            axes = {"x_label": "days since the start", "y_label": "CRPS over spread"}
+            found.append({"title": name, **axes, "x": days, "y": mean})
+    return found
+
+
+def _cost(row: dict[str, Any], track: str, settings: int) -> float | None:
+    """Seconds a member of a case, scoring taken away where it is known."""
+    on_cpu = str(row.get("device", "CPU")).startswith("CPU")
+    spent = row.get("cpu_seconds" if on_cpu else "wall_seconds")
+    if spent is None:
+        return None
+    runs = row.get("cases", 1) * (settings if track in ("analysis", "cycle") else 1)
+    members = row.get("members", 1) if any("ranks" in s for s in _all(row)) else 1
+    drawn = spent - row.get("scoring_seconds", 0.0)
+    return max(drawn, 0.01) / (runs * (members or 1))
+
+
+def _card(row: dict[str, Any]) -> list[list[str]]:
+    known = {k: v for k, v in row.items() if k not in HIDDEN}
+    times = row.get("initial_times", [])
+    if times:
+        known["initial times"] = f"{len(times)}, {times[0]} to {times[-1]}"
+    if row.get("settings"):
+        known["protocol settings"] = row["settings"]
+    return [
+        [k.replace("_", " "), v if isinstance(v, str) else json.dumps(v)] for k, v in known.items()
+    ]
+
+
+def _facts(every: list[dict[str, Any]]) -> str:
+    first = every[0]
+    settings = first.get("settings", {})
+    period = settings.get("period")
+    facts = [f"{first[k]} {k}" for k in ("cases", "members") if k in first]
+    facts += [f"initial times from {period[0]} to {period[1]}"] if period else []
+    facts += [f"world {settings['world']}"] if settings else []
+    facts += [f"{first['estimator']} CRPS"] if "estimator" in first else []
+    facts += [f"seed {first['seed']}"] if "seed" in first else []
+    hashes = f"protocol {first['protocol_hash']}, truth {first['archive_hash']}"
+    return f"{', '.join(facts)}; {hashes}. Rows of other settings are not shown beside these."
+
+
+def _label(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    if name == "mean":
+        first = next(iter(_all(row)), {})
+        count = len(first.get("crps_by_channel", {}))
+        over = f"mean over {count} channels, over their spread" if count else "mean over channels"
+        return {"id": "mean", "name": "all channels", "long": over, "units": "", "factor": 1.0}
+    channel = Channel.parse(name)
+    units = UNITS.get(channel.units, (channel.units, 1.0))[0]
+    known = VARIABLES.get(channel.variable)
+    short = (known.short if known else channel.variable).upper()
+    level = "" if channel.level is None else f"{channel.level:g}"
+    return {
+        "id": name,
+        "name": f"{short}{level}",
+        "long": f"{short}{level}",
+        "units": units,
+        "factor": _factor(name),
+    }
+
+
+def _factor(name: str) -> float:
+    return 1.0 if name == "mean" else UNITS.get(Channel.parse(name).units, ("", 1.0))[1]
+
+
+def _reference(ordered: list[dict[str, Any]]) -> int:
+    entries = [row["entry"] for row in ordered]
+    return next((entries.index(name) for name in REFERENCES if name in entries), len(entries) - 1)
+
+
+def _track(row: dict[str, Any]) -> str:
+    return str(row.get("settings", {}).get("track") or row["protocol"].partition("-")[0])
+
+
+def _metric_names(found: list[dict[str, Any]]) -> dict[str, str]:
+    return {m: title(m) for board in found for m in board["metrics"]}
+
+
+def _all(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(row["scores"].values())
+
+
+def _is(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to five digits, what is not finite as null."""
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if abs(value) < float("inf") else None
+    return value
+
+
+def _page(data: str) -> str:
+    style, charts, board = (
+        (ASSETS / name).read_text("utf-8") for name in ("board.css", "charts.js", "board.js")
+    )
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    )
+    intro = html.escape(
+        "Priors, forecasts and baselines under the same protocols: same truth, same initial times, "
+        "same observations and members. Choose a protocol, a score and a field; every section "
+        "follows."
+    )
+    foot = html.escape(
+        "Made by 'gapzoo leaderboard page' from evaluation/leaderboard; works offline."
+    )
+    return (
+        f'<!doctype html><html lang="en"><head>{head}<title>gapzoo leaderboard</title>'
+        f"<style>{style}</style></head><body><header><h1>gapzoo leaderboard</h1><p>{intro}</p>"
+        '<nav id="tabs" role="tablist" aria-label="protocols"></nav></header>'
+        f'<main id="board"></main><footer>{foot}</footer>'
+        f'<script type="application/json" id="data">{data}</script>'
+        f"<script>{charts}</script><script>{board}</script></body></html>\n"
+    )

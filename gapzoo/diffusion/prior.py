@@ -136,7 +136,7 @@ class Prior:
         bound = Conditioned(self.denoiser, forcing, self._start(forecast))
         if not constraints:
             return bound
-        if guidance == "mmps" and "climatology" not in options:
+        if guidance in ("mmps", "wiener") and "climatology" not in options:
             options = {**options, "climatology": self._climatology(constraints)}
         return GUIDANCE.build(guidance, denoiser=bound, constraints=constraints, **options)
 

@@ -31,7 +31,7 @@ def noisy(schedule, dtype=torch.float64):
 
 
 def test_the_registry_finds_every_method_by_itself():
-    assert GUIDANCE.names() == ["dps", "mmps", "pigdm", "sda"]
+    assert GUIDANCE.names() == ["dps", "mmps", "pigdm", "sda", "wiener"]
 
 
 @pytest.mark.parametrize("solver", ["gmres", "cg"])
@@ -205,8 +205,9 @@ def test_a_forecast_of_the_whole_state_is_exact_with_observations(linear):
     torch.testing.assert_close(guided(x_t, t).mean, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "iterations"), [("mmps", 1), ("wiener", 12)])
 @pytest.mark.parametrize("meridional", [False, True])
-def test_with_the_priors_own_climatology_one_iteration_is_exact(meridional):
+def test_with_the_priors_own_climatology_guidance_is_exact(meridional, name, iterations):
     g = torch.Generator().manual_seed(0)
     shape, schedule = (2, 4, 8), SCHEDULES.build("edm")
     prior = SpectralCovariance(0.01 + 3 * torch.rand(2, 4, 5, generator=g) ** 4, meridional)
@@ -223,19 +224,47 @@ def test_with_the_priors_own_climatology_one_iteration_is_exact(meridional):
     mean = covariance @ (e.inverse() @ f.flatten().double() + a64.T @ y[0].double() / 0.2)
     exact = GaussianDenoiser(mean.reshape(shape), (covariance + covariance.T) / 2, schedule)
     guided = GUIDANCE.build(
-        "mmps",
+        name,
         denoiser=GaussianDenoiser(torch.zeros(shape), prior, schedule),
         constraints=[
             GaussianConstraint(lambda x: x.flatten(1) @ a.T.to(x), y, 0.2),
             GaussianForecast(f, error).constraint(),
         ],
-        iterations=1,
+        iterations=iterations,
         climatology=prior,
     )
     x_t = torch.randn(4, *shape, generator=g, dtype=torch.float64)
     x_t = x_t * (1 + LEVELS.reshape(4, 1, 1, 1))
     t = schedule.t_of_sigma(LEVELS)
     torch.testing.assert_close(guided(x_t, t).mean, exact(x_t, t).mean, rtol=1e-3, atol=1e-3)
+
+
+def test_wrong_jacobians_do_not_touch_climatological_guidance():
+    """A network whose Jacobian is a tenth of V's: x_hat is right, MMPS trusts the forecast less."""
+
+    class Detached(GaussianDenoiser):
+        def forward(self, x_t, t, **cond):
+            mean = super().forward(x_t, t, **cond).mean
+            return Posterior(mean.detach() + 0.1 * (mean - mean.detach()))
+
+    schedule, shape = SCHEDULES.build("edm"), (2, 4, 8)
+    prior = SpectralCovariance(torch.full((2, 4, 5), 2.0))
+    error = torch.full((2, 4, 5), 100.0)  # but for zonal means, so that little can be absorbed
+    error[..., 0] = 0.1
+    forecast = GaussianForecast(torch.ones(1, *shape), prior.with_eigenvalues(error))
+    x_t, t = torch.zeros(1, *shape), schedule.t_of_sigma(torch.tensor(1.0))
+    means = {
+        name: GUIDANCE.build(
+            name,
+            denoiser=Detached(torch.zeros(shape), prior, schedule),
+            constraints=forecast.constraint(),
+            climatology=prior,
+        )(x_t, t).mean
+        for name in ("wiener", "mmps")
+    }
+    exact = 1 / 0.1 / (1 / 0.1 + 1 / 2.0 + 1)
+    torch.testing.assert_close(means["wiener"], torch.full((1, *shape), exact), rtol=1e-3, atol=0)
+    assert (means["mmps"] < 0.9 * exact).all()
 
 
 class TwoStates(Denoiser):
@@ -289,7 +318,8 @@ def test_one_forward_pass_of_the_network_a_call_and_no_graph_left(name):
     backbone = Net()
     denoiser = PreconditionedDenoiser(backbone, SCHEDULES.build("edm"))
     constraint = GaussianConstraint(lambda x: x[:, :1, ::2], torch.ones(1, 1, 2, 8), 0.1)
-    guided = GUIDANCE.build(name, denoiser=denoiser, constraints=constraint)
+    options = {"climatology": SpectralCovariance(torch.ones(2, 4, 5))} if name == "wiener" else {}
+    guided = GUIDANCE.build(name, denoiser=denoiser, constraints=constraint, **options)
     with torch.no_grad():
         mean = guided(torch.ones(3, 2, 4, 8), torch.tensor(0.4)).mean
     assert backbone.calls == 1 and not mean.requires_grad
@@ -376,6 +406,8 @@ def test_observations_that_do_not_fit_are_refused(changes, message, linear):
         ("sda", {"gamma": -1.0}, "gamma is -1"),
         ("dps", {"zeta": 0.0}, "zeta is 0"),
         ("pigdm", {"sigma_data": 0.0}, "not positive"),
+        ("wiener", {}, "needs the climatological covariance"),
+        ("wiener", {"climatology": SpectralCovariance(torch.ones(1, 1, 1)), "iterations": 0}, "0"),
         ("mpms", {}, "did you mean 'mmps'"),
         ("sda", {"zeta": 1.0}, "unexpected keyword argument 'zeta'"),
     ],

@@ -69,6 +69,8 @@ class Guidance(Denoiser):
 
     options: tuple[Any, ...] = ()
     """What must agree for two guidances of one class to be merged."""
+    differentiates = True
+    """Whether V is the network's Jacobian."""
 
     def __init__(
         self,
@@ -88,6 +90,10 @@ class Guidance(Denoiser):
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
         """``S^-1 d``: weights s (B,N) of innovations d (B,N)."""
 
+    def problem(self, *arguments: Any) -> Problem:
+        """The linear problem of one call, of Problem's arguments."""
+        return Problem(*arguments)
+
     def flattened(self) -> tuple[Denoiser, list[GaussianConstraint]]:
         """The innermost denoiser and the constraints of all like guidances around it."""
         inner = self.denoiser
@@ -102,12 +108,12 @@ class Guidance(Denoiser):
         base, given = self.flattened()
         alpha, sigma = self.scales(x_t, t)
         level = float((sigma / alpha).max())
-        with torch.enable_grad():
-            x_t = x_t if outer else x_t.detach().requires_grad_()
+        with torch.set_grad_enabled(outer or self.differentiates):
+            x_t = x_t if outer else x_t.detach().requires_grad_(self.differentiates)
             constraints = self._reweighting.begin(given, level, len(x_t))
             constraints, x_t, t = absorb(constraints, self.schedule, x_t, t)
             x_hat = base(x_t, t, **cond).mean
-        problem = Problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t))
+        problem = self.problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t))
         with torch.no_grad():
             s = self.weights(problem, problem.innovation)
             shift = problem.covariance(problem.adjoint(s))

@@ -1,0 +1,81 @@
+"""Guidance with the climatology's posterior covariance: optimal interpolation around the denoiser.
+
+    E[x | x_t, y] = x_hat + V H^T (R + H V H^T)^-1 (y - A(x_hat)),    V = r^2 L (L + r^2)^-1
+
+with L the climatological covariance of the states: the covariance of the Wiener filter around which
+the network is trained. The network gives x_hat; its Jacobian, which MMPS takes for V, is not asked,
+so that no backward pass is needed and an error of the Jacobian does no harm. Exact for a Gaussian
+prior of covariance L and linear operators; for others the network's own V knows more, if it is
+trained well enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gapzoo.core import GapzooError
+from gapzoo.diffusion.covariance import CovarianceOperator
+from gapzoo.diffusion.denoiser import Denoiser
+from gapzoo.diffusion.guidance import GUIDANCE
+from gapzoo.diffusion.guidance.base import Guidance, Problem
+from gapzoo.diffusion.guidance.constraint import GaussianConstraint
+from gapzoo.diffusion.guidance.precondition import Preconditioner
+
+
+class ClimatologicalProblem(Problem):
+    """As ``Problem``, with V from a climatology L."""
+
+    level: CovarianceOperator
+
+    def covariance(self, v: Tensor) -> Tensor:
+        """``V v``: (B,C,H,W) -> (B,C,H,W), a filter."""
+        return self.level.filter(v, lambda b, r: r**2 * b / (b + r**2), self.ratio.flatten())
+
+
+@GUIDANCE.register("wiener")
+class Wiener(Guidance):
+    """Guidance without a backward pass.
+
+    Args:
+        denoiser: the prior, or a guided denoiser.
+        constraints: one or several; several are solved for at once.
+        climatology: L; in the basis of the forecast's covariance where there is a forecast.
+        iterations: conjugate gradients a step; each costs two filters.
+
+    Raises:
+        GapzooError: without a climatology.
+    """
+
+    differentiates = False
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        constraints: GaussianConstraint | Sequence[GaussianConstraint],
+        climatology: CovarianceOperator | None = None,
+        iterations: int = 20,
+    ) -> None:
+        super().__init__(denoiser, constraints)
+        if climatology is None:
+            raise GapzooError(
+                "guidance 'wiener' needs the climatological covariance of the prior, in the basis "
+                "of the forecast's errors; take a prior that has one, or guidance 'mmps'"
+            )
+        if iterations < 1:
+            raise GapzooError(f"iterations is {iterations}; guidance takes at least 1")
+        self.climatology, self.iterations = climatology, iterations
+        self.options = (id(climatology), iterations)
+
+    def problem(self, *arguments: Any) -> Problem:
+        """See Guidance."""
+        found = ClimatologicalProblem(*arguments)
+        found.level = self.climatology
+        return found
+
+    def weights(self, problem: Problem, d: Tensor) -> Tensor:
+        """``(R + H V H^T)^-1 d``."""
+        solve = Preconditioner(problem, problem.ratio, self.climatology, self.iterations)
+        return solve(d)

@@ -10,7 +10,7 @@ mean over each month is the mean given. Where a bound (sea ice 0 to 1) cuts them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -70,7 +70,7 @@ class Series:
     instants: pd.DatetimeIndex
     values: np.ndarray
     grid: Grid
-    hold: pd.Timedelta = field(default_factory=pd.Timedelta)
+    hold: pd.Timedelta = pd.Timedelta(0)
 
     @property
     def period(self) -> Period:

@@ -1,0 +1,165 @@
+"""WeatherBench 2's layout the whole way: build by a recipe, train, assimilate, forecast, score.
+
+And the same build on a dask cluster, one of whose workers is killed.
+"""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import stores
+import torch
+from models import TINY
+
+from gapzoo import checkpoint, cli, fit, recipe
+from gapzoo.core import MemberGenerator
+from gapzoo.data.archive import Archive
+from gapzoo.data.build import Build
+from gapzoo.data.forcing import observed, require
+from gapzoo.data.module import Reader
+from gapzoo.data.observations import build_operator
+from gapzoo.evaluators.crps import ensemble_crps
+from gapzoo.tasks.assimilation import Assimilation, constraint
+from gapzoo.tasks.rollout import Rollout
+from gapzoo.tasks.sampling import Sampling
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "data").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """100 days at 64x32: two profiles on two levels, two surface variables."""
+    path = tmp_path_factory.mktemp("wb2") / "64x32.zarr"
+    profiles, surface = ("geopotential", "temperature"), ("2m_temperature", "sea_ice_cover")
+    stores.weatherbench2(
+        path, steps=400, levels=(500, 850), profiles=profiles, surface=surface, chunk=100
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def archive(store, tmp_path_factory):
+    """Built by the command line from the shipped recipe, on a coarser grid."""
+    output = tmp_path_factory.mktemp("archives") / "era5.zarr"
+    shipped = next(p for p in RECIPES if p.stem == "era5-64x32")
+    changes = [
+        f"path={store}", f"output={output}", "grid=16x8", "start=2000-01-01", "end=null",
+        "levels=[500,850]", "variables=[geopotential,temperature,2m_temperature]",
+        "train=[2000-01-01,2000-02-29]",
+    ]  # fmt: skip
+    assert cli.main(["build-data", str(shipped), *changes, "--workers", "1"]) == 0
+    return Archive(output)
+
+
+@pytest.fixture(scope="module")
+def models(archive, tmp_path_factory):
+    """A prior and a forecaster, trained for a few steps."""
+    folder, made = tmp_path_factory.mktemp("models"), {}
+    common = {
+        "archive": str(archive.path), "train": ["2000-01-01", "2000-02-29"],
+        "validate": ["2000-03-01", "2000-03-20"], "batch_size": 4, "steps_per_epoch": 4,
+        "validation_samples": 4, "max_steps": 4, "model_options": TINY, "accelerator": "cpu",
+        "covariance_states": 60,
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "ERROR_FORECASTS", 8)
+        for kind, model in (("prior", "unet_small"), ("forecaster", "convcast_small")):
+            wanted = recipe.Recipe(name=f"{model}.t", kind=kind, model=model, hours=[6], **common)
+            done = fit.fit(wanted, folder / f"run-{kind}", folder / model)
+            made[kind] = checkpoint.load(done)
+    return made
+
+
+def test_the_archive_is_as_the_recipe_says(archive):
+    assert archive.attributes["world"] == "era5-64x32" and archive.grid.shape == (8, 16)
+    assert archive.channels.labels[0] == "geopotential@500" and len(archive.times) == 400
+    assert np.isfinite(archive.array("forcing_climatology")).all()
+    assert (archive.array("forcing_std")[[0, 2]] > 0).all()
+
+
+def test_assimilate_forecast_evaluate(archive, models):
+    """Observed 2 m temperature draws the analysis near; the forecast is scored by CRPS."""
+    prior, forecaster = models["prior"], models["forecaster"]
+    world, when = prior.world, archive.times[300]
+    reader, forcing = Reader(archive, world), observed(archive, world)
+    latitude, longitude = np.meshgrid(world.grid.latitude, world.grid.longitude, indexing="ij")
+    names = np.full(latitude.size, "2m_temperature")
+    operator = build_operator(
+        world.grid, world.channels, latitude.ravel(), longitude.ravel(), names,
+        np.full(latitude.size, np.nan),
+    )  # fmt: skip
+    truth = reader.physical(np.array([300]))[0]
+    given = constraint(world, operator, operator(truth[None])[0], torch.full((128,), 0.3), when)
+    sampling = Sampling(steps=4)
+    task = Assimilation(prior=prior.prior, world=world, sampling=sampling)
+    now = forcing(pd.DatetimeIndex([when]))[0]
+    analysis = task.analyse(when, MemberGenerator(0, 3), given, now)
+    free = task.analyse(when, MemberGenerator(0, 3), None, now)
+    target, at = reader.state(np.array([300])), world.channels.index("2m_temperature")
+    error = [(x.mean(0) - target[0])[at].square().mean().sqrt() for x in (analysis, free)]
+    assert error[0] < 0.5 * error[1]
+    require(forcing, when, archive.times[302])
+    roll = Rollout(forecaster=forecaster.forecaster, world=world, hours=6)
+    states = roll.run(analysis, when, MemberGenerator(0, 3), forcing)
+    for step in (301, 302):
+        valid, ensemble = next(states)
+        assert valid == archive.times[step]
+        score = ensemble_crps(ensemble[None], reader.state(np.array([step])))
+        assert 0 < score.mean() < 5 and torch.isfinite(score).all()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_shipped_recipes_name_what_their_source_takes(path):
+    from gapzoo.commands import build_data
+
+    values = recipe.read(path)
+    build_data._refuse_unknown(values["source"], values, str(path))
+    assert path.read_text().startswith(f"# gapzoo build-data recipes/data/{path.name}")
+    assert values["name"] == path.stem and values["output"] == f"archives/{path.stem}.zarr"
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "parts"),
+    [
+        ("source: weatherbench2\ntrain: [2000, 2001]\n", "levls=[5]", ["'levls'", "'levels'"]),
+        ("train: [2000, 2001]\n", "a=1", ["names no source", "weatherbench2"]),
+        ("source: cf\npath: x.nc\nvariables: [t]\n", "hours=6", ["'train' needs"]),
+        ("source: cff\ntrain: [2000, 2001]\n", "hours=6", ["no source 'cff'", "'cf'"]),
+    ],
+)
+def test_a_wrong_recipe_exits_with_2(tmp_path, capsys, text, change, parts):
+    (tmp_path / "data.yaml").write_text(text)
+    assert cli.main(["build-data", str(tmp_path / "data.yaml"), change]) == 2
+    told = capsys.readouterr().err
+    assert all(part in told for part in parts), told
+
+
+@pytest.mark.slow
+def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path, monkeypatch):
+    """Two worker processes; one gets a kill signal after some shards. Alike to the bit."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    source = {
+        "path": str(store), "levels": [500, 850], "variables": ["geopotential", "temperature"],
+        "segment_shards": 1,
+    }  # fmt: skip
+    train = ("2000-01-01", "2000-02-29")
+    monkeypatch.setattr("gapzoo.data.gridded.steps_a_shard", lambda *_: 120)
+    one = Build("weatherbench2", source, tmp_path / "one.zarr", train).run(1)
+    build = Build("weatherbench2", source, tmp_path / "two.zarr", train)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        victim = next(iter(cluster.workers.values())).pid
+
+        thread = threading.Thread(target=lambda: (time.sleep(0.3), os.kill(victim, signal.SIGKILL)))
+        thread.start()
+        two = build.run(scheduler=cluster.scheduler_address)
+        thread.join()
+    assert two.hash == one.hash
+    every = np.arange(400)
+    for name in ("state", "forcing"):
+        assert one.read(name, every).tobytes() == two.read(name, every).tobytes()

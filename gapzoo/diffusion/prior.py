@@ -107,7 +107,7 @@ class Prior:
         observations: Constraints | None = None,
         forecast: Forecast | None = None,
         forcing: Tensor | None = None,
-        guidance: str = "mmps",
+        guidance: str | None = None,
         **options: Any,
     ) -> Denoiser:
         """The prior under constraints: a denoiser that any sampler draws from.
@@ -116,7 +116,9 @@ class Prior:
             observations: one constraint or several.
             forecast: in one form.
             forcing: (B or 1,K,H,W) conditioning of the denoiser.
-            guidance: name of the method.
+            guidance: name of the method; None is ``wiener`` where no options are given and the
+                denoiser was trained around a climatology, in the basis of the forecast's errors,
+                else ``mmps``.
             options: its arguments, such as ``iterations`` or ``gamma``.
 
         Raises:
@@ -136,8 +138,10 @@ class Prior:
         bound = Conditioned(self.denoiser, forcing, self._start(forecast))
         if not constraints:
             return bound
-        if guidance in ("mmps", "wiener") and "climatology" not in options:
-            options = {**options, "climatology": self._climatology(constraints)}
+        own = self._climatology(constraints)
+        guidance = guidance or ("mmps" if own is None or options else "wiener")
+        if guidance in ("mmps", "wiener"):
+            options = {"climatology": own, **options}
         return GUIDANCE.build(guidance, denoiser=bound, constraints=constraints, **options)
 
     def _climatology(self, constraints: list[GaussianConstraint]) -> CovarianceOperator | None:

@@ -23,7 +23,8 @@ class Sampling:
         sampler: registered name.
         steps: sampler steps.
         sampler_options: its other arguments.
-        guidance: registered name of the method that takes in constraints.
+        guidance: registered name of the method that takes in constraints; None is the one that
+            suits the prior (``Prior.given``).
         guidance_options: its arguments; MMPS takes one iteration a step where nothing is said,
             which warm starts make enough (docs/experiments.md).
         batch: members drawn side by side; changes memory, not results.
@@ -32,7 +33,7 @@ class Sampling:
     sampler: str = "dpmpp_2m"
     steps: int = 16
     sampler_options: dict[str, Any] = field(default_factory=dict)
-    guidance: str = "mmps"
+    guidance: str | None = None
     guidance_options: dict[str, Any] = field(default_factory=dict)
     batch: int = 16
 
@@ -90,7 +91,7 @@ def _finite(states: Tensor, sampling: Sampling) -> Tensor:
     if bad.any():
         members = bad.nonzero().flatten().tolist()
         raise GapzooError(
-            f"members {members} are not finite with guidance '{sampling.guidance}' and "
+            f"members {members} are not finite with guidance '{sampling.guidance or 'default'}' and "
             f"{sampling.steps} steps; take more steps, or another guidance"
         )
     return states

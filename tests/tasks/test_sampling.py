@@ -90,7 +90,7 @@ def test_a_renoised_forecast_is_where_sampling_starts():
 
 def test_a_prior_that_is_not_finite_names_members_and_settings():
     broken = Prior(GaussianDenoiser(torch.full(SHAPE, torch.nan), 1.0, EDMSchedule()))
-    with expect(GapzooError, "members [0, 1]", "mmps", "3 steps", "take more steps"):
+    with expect(GapzooError, "members [0, 1]", "default", "3 steps", "take more steps"):
         Sampling(steps=3).draw(broken, SHAPE, MemberGenerator(0, 2))
 
 

@@ -19,6 +19,23 @@ from gapzoo.recipe import typed
 
 
 @dataclass
+class Cycling:
+    """What a cycle of analyses has besides.
+
+    Args:
+        spin_up_days: that are not scored; the first half where negative.
+        sondes: radiosonde-like stations of one more network; none where 0.
+        withheld: share of the columns that are observed but never shown, to be scored against.
+        parameters: changed physics of everybody's SPEEDY, so that no forecaster is perfect.
+    """
+
+    spin_up_days: int = -1
+    sondes: int = 0
+    withheld: float = 0.0
+    parameters: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class Protocol:
     """One comparison.
 
@@ -38,6 +55,7 @@ class Protocol:
         hours: step of a forecast.
         estimator: of the CRPS.
         seed: of networks, observation errors and members.
+        cycling: of track ``cycle``.
         description: for readers.
     """
 
@@ -56,6 +74,7 @@ class Protocol:
     hours: int = 24
     estimator: str = "fair"
     seed: int = 1
+    cycling: Cycling = field(default_factory=Cycling)
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -68,9 +87,11 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """12 hex digits over every setting but the description."""
+        """12 hex digits over every setting but the description, and the default cycling."""
         settings = dataclasses.asdict(self)
         settings.pop("description")
+        if self.cycling == Cycling():
+            settings.pop("cycling")
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def positions(self, archive: Archive, world: World, ahead_hours: int = 0) -> np.ndarray:

@@ -1,0 +1,378 @@
+"""Methods that cycle: analysis, forecast, analysis; states are normalised.
+
+All start from the same climatological ensemble (the prior from its own), see the same observations
+and may use the same models: a forecasting network's checkpoint, or ``speedy``, which is the true
+model unless the protocol changes its physics.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gapzoo.baselines.enkf import EnKF
+from gapzoo.baselines.letkf import LETKF
+from gapzoo.baselines.localisation import Sphere
+from gapzoo.baselines.var3d import Var3D
+from gapzoo.checkpoint import Checkpoint
+from gapzoo.core import GapzooError, MemberGenerator, Registry, nearest
+from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.forecasters import FORECASTERS, Forecaster
+from gapzoo.leaderboard.methods import Case, ClimatologyMethod, Setting, _tuned, checkpoint_for
+from gapzoo.leaderboard.protocol import Protocol
+from gapzoo.leaderboard.statistics import Arrays
+from gapzoo.tasks.assimilation import Assimilation, constraint
+from gapzoo.tasks.sampling import Sampling
+
+CYCLES = Registry("entry", "gapzoo.leaderboard")
+"""Cycled methods by entry name."""
+
+
+class Diverged(GapzooError):
+    """A cycle has left what its model can carry."""
+
+
+class CycleMethod(ABC):
+    """Analyses in turn.
+
+    Args:
+        setting: archive and world.
+        protocol: hours between analyses, members, changed physics.
+        forecaster: a checkpoint, or the name of a forecaster that needs none.
+        ensemble: members, where not the protocol's.
+    """
+
+    def __init__(
+        self, setting: Setting, protocol: Protocol, forecaster: str, ensemble: int | None = None
+    ) -> None:
+        self.setting, self.protocol = setting, protocol
+        self.members = ensemble or protocol.members
+        self.model: Forecaster
+        self.network_of_model: Checkpoint | None = None
+        self._named = forecaster
+        if forecaster in FORECASTERS and forecaster != "convcast":
+            changed = {"parameters": dict(protocol.cycling.parameters)}
+            extra = changed if forecaster == "speedy" else {}
+            self.model = FORECASTERS.build(forecaster, world=setting.world, **extra)
+            return
+        if protocol.cycling.parameters:
+            raise GapzooError(
+                f"protocol '{protocol.name}' is for models with errors; '{forecaster}' was "
+                "trained on the true one, take forecaster=speedy"
+            )
+        self.network_of_model = checkpoint_for(setting, forecaster)
+        self.model = self.network_of_model.forecaster
+
+    def prepare(self, network: Any) -> None:
+        """Do once what a network needs, and forget the cycle before."""
+        self.network = network
+        self.seen = network.stations.scaled(0.0, self.setting.world.std)[0]
+
+    def first(self, here: Case, generator: MemberGenerator) -> Tensor | None:
+        """(M, C, H, W): the background of the first analysis, states of the season."""
+        return ClimatologyMethod(self.setting).season(here.time, generator)
+
+    def carry(
+        self, analysis: Tensor, before: Case, here: Case, generator: MemberGenerator
+    ) -> Tensor:
+        """(M, C, H, W) forecasts from the analysis before."""
+        if not torch.isfinite(analysis).all() or analysis.abs().max() > LARGEST:
+            raise Diverged(f"an analysis of {before.time} has left the climate by far")
+        hours = int((here.time - before.time) / pd.Timedelta(hours=1))
+        found = self.model.step(analysis, before.time, hours, before.forcing, generator)
+        if not torch.isfinite(found).all():
+            raise Diverged(f"a forecast to {here.time} is not finite")
+        return found
+
+    @abstractmethod
+    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
+        """(M, C, H, W) from the observations of a case."""
+
+    def departure(self, here: Case) -> Tensor:
+        """(N,) observations less the climatology of the day, SI units: those of ``seen``."""
+        mean = self.setting.world.mean(pd.DatetimeIndex([here.time]))[0]
+        return here.observations - self.network.stations(mean)
+
+    def memory(self) -> Arrays:
+        """What must be kept besides the analysis to go on."""
+        return {}
+
+    def remember(self, memory: Arrays) -> None:  # noqa: B027
+        """Take what ``memory`` gave."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What the row says of this method."""
+        net = self.network_of_model
+        found: dict[str, Any] = {"forecaster": self._named, "members": self.members}
+        return found if net is None else {**found, "forecaster_sha256": net.hash}
+
+
+LARGEST = 50.0
+"""Spreads from the climatology beyond which an analysis is no state of the atmosphere."""
+
+
+@CYCLES.register("free")
+class FreeRun(CycleMethod):
+    """The ensemble runs free; observations are not looked at."""
+
+    def __init__(self, setting: Setting, protocol: Protocol, forecaster: str = "speedy") -> None:
+        super().__init__(setting, protocol, forecaster)
+
+    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
+        """The background."""
+        assert background is not None
+        return background
+
+
+class _Tuned(CycleMethod):
+    """A baseline with options by network, from ``gapzoo leaderboard tune``."""
+
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        setting: Setting,
+        protocol: Protocol,
+        forecaster: str = "speedy",
+        ensemble: int | None = None,
+        tuned: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(setting, protocol, forecaster, ensemble)
+        self.tuned = _tuned(tuned) if tuned else {}
+        for chosen in [options, *self.tuned.values()]:
+            for name in chosen:
+                if name not in (*self.defaults, "forecaster", "ensemble"):
+                    raise GapzooError(f"no option '{name}'; {nearest(name, self.defaults)}")
+        self.options = options
+
+    def chosen(self) -> dict[str, Any]:
+        """Options of the network: the defaults, those tuned for it, those given."""
+        own = self.tuned.get(self.network.label, {})
+        known = {k: v for k, v in own.items() if k in self.defaults}
+        return {**self.defaults, **known, **self.options}
+
+    def locality(self, chosen: dict[str, Any]) -> Sphere:
+        """Localisation by the options ``length`` and ``vertical``."""
+        world = self.setting.world
+        length, vertical = (float(chosen[k]) for k in ("length", "vertical"))
+        return Sphere(world.grid, world.channels, length=length, vertical=vertical)
+
+    def provenance(self) -> dict[str, Any]:
+        """Its settings."""
+        options = {**self.defaults, **self.options}
+        return {**super().provenance(), "options": {**options, "tuned": self.tuned}}
+
+
+@CYCLES.register("letkf")
+class LETKFCycle(_Tuned):
+    """LETKF; options ``length`` (m), ``vertical`` (log sigma), ``inflation``, ``rtps``, ..."""
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "length": 1e6,
+        "vertical": 0.5,
+        "inflation": 1.0,
+        "rtps": 0.5,
+        "rotation": False,
+        "adaptive": 0.0,
+    }
+
+    def prepare(self, network: Any) -> None:
+        """See CycleMethod."""
+        super().prepare(network)
+        chosen = self.chosen()
+        names = ("inflation", "rtps", "rotation", "adaptive")
+        self.filter = LETKF(self.locality(chosen), **{k: chosen[k] for k in names})
+
+    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
+        """See CycleMethod."""
+        y, errors = self.departure(here), self.network.errors
+        return self.filter.analyse(background, self.seen, y, errors, generator)  # type: ignore[arg-type]
+
+    def memory(self) -> Arrays:
+        """The adaptive inflation's field."""
+        field = self.filter.field
+        return {} if field is None else {"inflation": field.numpy()}
+
+    def remember(self, memory: Arrays) -> None:
+        """See CycleMethod."""
+        self.filter.field = None
+        if "inflation" in memory:
+            self.filter.field = torch.from_numpy(memory["inflation"].copy())
+
+
+@CYCLES.register("enkf")
+class EnKFCycle(_Tuned):
+    """EnKF with perturbed observations; options ``length``, ``vertical``, ``inflation``."""
+
+    defaults: ClassVar[dict[str, Any]] = {"length": 1e6, "vertical": 0.5, "inflation": 1.1}
+
+    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
+        """See CycleMethod."""
+        chosen = self.chosen()
+        enkf = EnKF(self.locality(chosen), inflation=float(chosen["inflation"]))
+        assert background is not None
+        y, errors = self.departure(here), self.network.errors
+        return enkf.analyse(background, self.seen, y, errors, generator)
+
+
+@CYCLES.register("var3d")
+class Var3DCycle(_Tuned):
+    """An ensemble of 3D-Vars: each member has its own forecast and perturbed observations.
+
+    Options: ``scale`` of the static covariance, ``length``, ``vertical``, ``samples`` of it, and
+    ``sample``: ``climate`` (anomalies of the training years; cycled optimal interpolation) or
+    ``changes`` (differences over a day, which are more like a forecast's errors).
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "scale": 0.1,
+        "length": 2e6,
+        "vertical": 1.0,
+        "samples": 500,
+        "sample": "changes",
+    }
+
+    def prepare(self, network: Any) -> None:
+        """See CycleMethod; the gain is factorised once."""
+        super().prepare(network)
+        chosen = self.chosen()
+        where, scale = self.locality(chosen), float(chosen["scale"])
+        self.var3d = Var3D(self._sample(chosen), scale=scale, locality=where)
+
+    def _sample(self, chosen: dict[str, Any]) -> Tensor:
+        """(S, C, H, W) states or changes of the training years."""
+        count, setting = int(chosen["samples"]), self.setting
+        if chosen["sample"] == "climate":
+            return setting.sample(count)
+        if chosen["sample"] != "changes":
+            raise GapzooError(f"sample '{chosen['sample']}'; it is 'climate' or 'changes'")
+        ahead, runs = 24 // setting.world.hours, setting.archive.runs
+        rows = setting.training[:-ahead]
+        rows = rows[runs[rows] == runs[rows + ahead]]
+        rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+        return setting.reader.state(rows + ahead) - setting.reader.state(rows)
+
+    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
+        """See CycleMethod."""
+        assert background is not None
+        errors, y = self.network.errors, self.departure(here)
+        noise = generator.randn((len(background), len(y))) * errors
+        return self.var3d.analyse(background, self.seen, y + noise, errors)
+
+
+@CYCLES.register("gap")
+class GapCycle(CycleMethod):
+    """The prior under observations and forecasts of its own last analysis.
+
+    Args:
+        prior: checkpoint.
+        forecaster: checkpoint of a network, or ``speedy``.
+        form: of the forecast constraint, see ``gapzoo.tasks.assimilation``.
+        start_sigma: of ``renoise``.
+        inflation: factor on the variances of the static error.
+        static: the static error as a share of the climate's variance, scale by scale, instead of
+            the network's own error; needed with ``speedy``.
+        filter: of ``hybrid``: ``length``, ``vertical``, ``inflation``, ``rtps`` of the LETKF.
+        options: of Sampling.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        protocol: Protocol,
+        prior: str | None = None,
+        forecaster: str = "speedy",
+        ensemble: int | None = None,
+        form: str = "gaussian",
+        start_sigma: float = 0.3,
+        inflation: float = 1.0,
+        static: float | None = None,
+        filter: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if prior is None:
+            raise GapzooError("entry 'gap' needs 'prior'=CHECKPOINT")
+        self.sampling = Sampling.of(options)
+        self.prior = checkpoint_for(setting, prior)
+        super().__init__(setting, protocol, forecaster, ensemble)
+        given = {"form": form, "start_sigma": start_sigma, "inflation": inflation}
+        self.options = {**given, "static": static, "filter": filter}
+        settings = {**LETKFCycle.defaults, **(filter or {})}
+        if settings["adaptive"]:
+            raise GapzooError("filter.adaptive has a memory that no restart keeps; leave it out")
+        where = Sphere(
+            setting.world.grid,
+            setting.world.channels,
+            length=float(settings.pop("length")),
+            vertical=float(settings.pop("vertical")),
+        )
+        self.task = Assimilation(
+            prior=self.prior.prior,
+            world=self.prior.world,
+            sampling=self.sampling,
+            forecaster=self.model,
+            form=form,
+            error=self._error(form, inflation, static),
+            start_sigma=start_sigma,
+            filter=LETKF(where, **settings) if form == "hybrid" else None,
+        )
+
+    def _error(self, form: str, inflation: float, static: float | None) -> Any:
+        if form in ("none", "renoise"):
+            return None
+        return static_error(
+            self.prior, self.network_of_model, self.protocol.hours, inflation, static
+        )
+
+    def first(self, here: Case, generator: MemberGenerator) -> Tensor | None:
+        """None: the prior is the background."""
+        return None
+
+    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
+        """See CycleMethod."""
+        net = self.network
+        seen = constraint(self.prior.world, net.stations, here.observations, net.errors, here.time)
+        return self.task.analyse(here.time, generator, seen, here.forcing, background)
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoints and settings."""
+        return {
+            **super().provenance(),
+            "checkpoint": self.prior.name,
+            "weights_sha256": self.prior.hash,
+            "options": self.options,
+            "sampling": vars(self.sampling),
+        }
+
+
+def static_error(
+    prior: Checkpoint,
+    network: Checkpoint | None,
+    hours: int,
+    inflation: float = 1.0,
+    static: float | None = None,
+) -> SpectralCovariance | ZonalCovariance:
+    """The static part of a forecast's error covariance.
+
+    Args:
+        prior: whose basis it is in.
+        network: a forecasting network that knows its own errors, or None.
+        hours: lead.
+        inflation: factor on its variances.
+        static: share of the climate's variance that is taken instead, scale by scale.
+    """
+    if static is None:
+        if network is None:
+            raise GapzooError("this forecaster knows no error of its own; give static=0.02 or so")
+        error = network.error(hours, prior.covariance)
+        return error.with_eigenvalues(inflation * error.eigenvalues)
+    if prior.covariance is None:
+        raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
+    return prior.covariance.with_eigenvalues(inflation * static * prior.covariance.eigenvalues)

@@ -1,0 +1,150 @@
+"""Cycled methods on a tiny world: known answers, kills, divergence, tuning."""
+
+import numpy as np
+import pytest
+from worlds import MEMORY, expect, toy_archive
+
+from gapzoo.core import GapzooError
+from gapzoo.forecasters import FORECASTERS
+from gapzoo.forecasters.base import Forecaster
+from gapzoo.leaderboard import cycles, rows
+from gapzoo.leaderboard.protocol import Cycling, Protocol
+
+M = 24
+
+
+@FORECASTERS.register("test.damped")
+class Damped(Forecaster):
+    """The toy world's own dynamics: anomalies keep MEMORY of themselves, noise comes in."""
+
+    def step(self, state, time, hours, forcing=None, generator=None):
+        noise = (1 - MEMORY**2) ** 0.5 * generator.randn(state.shape)
+        return MEMORY * state + noise
+
+
+@FORECASTERS.register("test.bursting")
+class Bursting(Damped):
+    """Grows without bound."""
+
+    def step(self, state, time, hours, forcing=None, generator=None):
+        return 100 * (state + 1)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Two years to train, one to test; the forecaster knows its law."""
+    path = tmp_path_factory.mktemp("cycles") / "toy.zarr"
+    return toy_archive(path, ("2002-01-01", "2003-12-31"), start="2002-01-01", end="2004-12-31")
+
+
+def protocol(**changes) -> Protocol:
+    settings = {"world": "toy", "period": ["2004-01-01", "2004-12-31"], "cases": 2, "members": M}
+    settings |= {"densities": [0.5], "lead_days": 12, "hours": 24}
+    settings["cycling"] = Cycling(spin_up_days=4, withheld=0.2, **changes.pop("cycling", {}))
+    return Protocol(name="toy-cycle", track="cycle", **(settings | changes))
+
+
+LOCAL = {"forecaster": "test.damped", "length": 1e5, "vertical": 0.01}
+"""The world is white in space: nothing is to be learned from neighbours."""
+
+
+def run(archive, entry, options, **changes):
+    return rows.run(protocol(**changes), archive, entry, dict(options))
+
+
+def kalman(observed: bool) -> float:
+    """Error of the filter over the climate's spread, an error of 1/4 to 1/2 of it."""
+    r, p, q = (1 / 4) ** 2, 1.0, 1 - MEMORY**2
+    for _ in range(50):
+        p = MEMORY**2 * p + q
+        p = p * r / (p + r) if observed else p
+    return float(np.sqrt(p))
+
+
+def test_letkf_filters_what_it_sees_and_its_statistics_are_consistent(archive):
+    row = run(archive, "letkf", {**LOCAL, "rtps": 0.0, "inflation": 1.0})
+    found = row["scores"]["0.5"]
+    half = np.sqrt((kalman(True) ** 2 + 1) / 2)  # half of the columns, the others free
+    assert found["rmse"] == pytest.approx(half, rel=0.25)
+    assert found["spread_skill"] == pytest.approx(1.0, abs=0.25)
+    for kind in ("innovations", "withheld"):
+        assert found[kind]["consistency"] == pytest.approx(1.0, abs=0.25), kind
+    assert (
+        found["residuals"]["rms"]["temperature@0.2"]
+        < found["innovations"]["rms"]["temperature@0.2"]
+    )
+    low, high = found["crps_interval"]
+    assert low < found["crps"] < high and len(found["crps_by_start"]) == 2
+    assert row["cost"]["0.5"].keys() == {"forecast_cpu", "analysis_cpu", "wall"}
+
+
+def test_methods_rank_as_they_must(archive):
+    scores = {
+        "free": run(archive, "free", {"forecaster": "test.damped"}),
+        "letkf": run(archive, "letkf", {**LOCAL, "ensemble": 40}),
+        "enkf": run(archive, "enkf", LOCAL),
+        "var3d": run(
+            archive, "var3d", {**LOCAL, "samples": 100, "sample": "climate", "scale": 0.4}
+        ),
+    }
+    rmse = {name: row["scores"]["0.5"]["rmse"] for name, row in scores.items()}
+    assert rmse["free"] == pytest.approx(np.sqrt(1 + 1 / M), rel=0.15)
+    assert all(rmse[name] < 0.9 * rmse["free"] for name in ("letkf", "enkf", "var3d")), rmse
+    assert scores["letkf"]["members"] == 40
+    assert len(scores["letkf"]["scores"]["0.5"]["ranks"]) == 41
+
+
+def test_a_killed_cycle_goes_on_to_the_same_row(archive, tmp_path, monkeypatch):
+    options = {**LOCAL, "adaptive": 0.04, "rotation": True}
+    whole = run(archive, "letkf", options)
+    plain, count = cycles.LETKFCycle.analyse, iter(range(99))
+
+    def dying(self, *args):
+        if next(count) == 17:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(cycles.LETKFCycle, "analyse", dying)
+    with pytest.raises(KeyboardInterrupt):
+        rows.store(protocol(), archive, "letkf", dict(options), tmp_path)
+    path = rows.store(protocol(), archive, "letkf", dict(options), tmp_path)
+    assert rows._read(path)["scores"] == whole["scores"]
+    assert next(count) < 24 + 4, "finished blocks are not made again"
+
+
+def test_a_cycle_that_diverges_loses_and_says_so(archive):
+    found = run(archive, "letkf", {**LOCAL, "forecaster": "test.bursting"})["scores"]["0.5"]
+    assert found["crps"] == float("inf") and found["diverged"] == [0, 1]
+
+
+def test_tuning_keeps_the_best_of_each_network_and_a_run_takes_it(archive, tmp_path):
+    grid = {"forecaster": ["test.damped"], "length": [1e5, 9e6], "vertical": [0.01]}
+    settings = {"cases": 1, "lead_days": 8, "densities": [0.25, 0.5]}
+    found = rows.tune(protocol(**settings), archive, "letkf", grid)
+    assert {k: v["length"] for k, v in found["best"].items()} == {"0.25": 1e5, "0.5": 1e5}
+    path = rows.save({**found, "entry": "letkf.tuned"}, tmp_path)
+    options = {"forecaster": "test.damped", "tuned": str(path)}
+    row = run(archive, "letkf", options, **settings)
+    best = {k: v["crps"] for k, v in row["scores"].items()}
+    tried = next(t for t in found["tried"] if t["options"]["length"] == 1e5)
+    assert best == tried["crps"]
+
+
+def test_sondes_observe_from_land_and_protocols_of_old_keep_their_hash(archive):
+    settings = {"cases": 1, "lead_days": 5, "densities": [], "cycling": {"sondes": 6}}
+    row = run(archive, "letkf", LOCAL, **settings)
+    assert set(row["scores"]) == {"radiosondes"}
+    plain = Protocol(name="toy-cycle", track="cycle")
+    assert plain.hash == "6a1164409b2e"
+    assert Protocol(name="toy-cycle", track="cycle", cycling=Cycling(sondes=1)).hash != plain.hash
+
+
+def test_what_does_not_fit_is_named(archive):
+    with expect(GapzooError, "no option 'lenght'", "length"):
+        run(archive, "letkf", {**LOCAL, "lenght": 1.0})
+    with expect(GapzooError, "sample 'season'"):
+        run(archive, "var3d", {**LOCAL, "sample": "season"})
+    with expect(GapzooError, "'convcast.x' was trained on the true one"):
+        run(archive, "free", {"forecaster": "convcast.x"}, cycling={"parameters": {"a.b": 1.0}})
+    with expect(GapzooError, "spin-up of 4 days"):
+        run(archive, "free", {"forecaster": "test.damped"}, lead_days=4)

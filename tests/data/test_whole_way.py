@@ -3,8 +3,8 @@
 And the same build on a dask cluster, one of whose workers is killed.
 """
 
-import os
-import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -50,7 +50,7 @@ def archive(store, tmp_path_factory):
     changes = [
         f"path={store}", f"output={output}", "grid=16x8", "start=2000-01-01", "end=null",
         "levels=[500,850]", "variables=[geopotential,temperature,2m_temperature]",
-        "train=[2000-01-01,2000-02-29]",
+        "train=[2000-01-01,2000-04-09]",
     ]  # fmt: skip
     assert cli.main(["build-data", str(shipped), *changes, "--workers", "1"]) == 0
     return Archive(output)
@@ -61,7 +61,7 @@ def models(archive, tmp_path_factory):
     """A prior and a forecaster, trained for a few steps."""
     folder, made = tmp_path_factory.mktemp("models"), {}
     common = {
-        "archive": str(archive.path), "train": ["2000-01-01", "2000-02-29"],
+        "archive": str(archive.path), "train": ["2000-01-01", "2000-04-09"],
         "validate": ["2000-03-01", "2000-03-20"], "batch_size": 4, "steps_per_epoch": 4,
         "validation_samples": 4, "max_steps": 4, "model_options": TINY, "accelerator": "cpu",
         "covariance_states": 60,
@@ -141,7 +141,7 @@ def test_a_wrong_recipe_exits_with_2(tmp_path, capsys, text, change, parts):
 
 @pytest.mark.slow
 def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path, monkeypatch):
-    """Two worker processes; one gets a kill signal after some shards. Alike to the bit."""
+    """Two worker processes, one killed as soon as a shard is marked. Alike to the bit."""
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     source = {
         "path": str(store), "levels": [500, 850], "variables": ["geopotential", "temperature"],
@@ -151,14 +151,23 @@ def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path, monkeypatch
     monkeypatch.setattr("gapzoo.data.gridded.steps_a_shard", lambda *_: 120)
     one = Build("weatherbench2", source, tmp_path / "one.zarr", train).run(1)
     build = Build("weatherbench2", source, tmp_path / "two.zarr", train)
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 0, "processes": False, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster:
-        victim = next(iter(cluster.workers.values())).pid
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
+        worker += ["--no-nanny", "--no-dashboard", "--nthreads", "1"]
+        workers = [subprocess.Popen(worker, stderr=subprocess.DEVNULL) for _ in range(2)]
 
-        thread = threading.Thread(target=lambda: (time.sleep(0.3), os.kill(victim, signal.SIGKILL)))
+        def kill_one_after_the_first_shard() -> None:
+            while not list((build.output / ".build").glob("*.done")):
+                time.sleep(0.01)
+            workers[0].kill()
+
+        thread = threading.Thread(target=kill_one_after_the_first_shard)
         thread.start()
         two = build.run(scheduler=cluster.scheduler_address)
         thread.join()
+        workers[1].kill()
+    assert [w.wait() for w in workers] == [-9, -9]
     assert two.hash == one.hash
     every = np.arange(400)
     for name in ("state", "forcing"):

@@ -26,6 +26,7 @@ SOLAR = "toa_incident_solar_radiation"
 """Computed for every time: J m-2 in the hour that ends there."""
 BOUNDS = {"sea_ice_cover": (0.0, 1.0)}
 _EPOCH = pd.Timestamp("1970-01-01")
+_NONE = pd.Timedelta(0)
 
 
 class TimeField(Protocol):
@@ -70,7 +71,7 @@ class Series:
     instants: pd.DatetimeIndex
     values: np.ndarray
     grid: Grid
-    hold: pd.Timedelta = pd.Timedelta(0)
+    hold: pd.Timedelta = _NONE
 
     @property
     def period(self) -> Period:

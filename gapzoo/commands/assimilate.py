@@ -1,0 +1,117 @@
+"""gapzoo assimilate"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gapzoo.commands import CONSOLE, command
+
+
+def assimilate(args: argparse.Namespace) -> None:
+    """Analyses from a table of observations, by a recipe; goes on where it was stopped."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from gapzoo import checkpoint, recipe
+    from gapzoo.data.observations import read_observations
+    from gapzoo.report import assimilation as report
+    from gapzoo.tasks.assimilate import AssimilationRecipe, Run
+
+    values = recipe.read(args.recipe, args.changes)
+    wanted = recipe.typed(AssimilationRecipe, values, str(args.recipe))
+    options = {"level_kind": args.level_kind} if args.level_kind else {}
+    observations = read_observations(args.observations, **options)
+    prior = checkpoint.load(wanted.prior)
+    run = Run(
+        task=_task(wanted, prior),
+        recipe=wanted,
+        observations=observations,
+        folder=args.output or Path("assimilated") / args.recipe.stem,
+        forcing=_forcing(wanted, prior.world),
+        identity=recipe.dump(wanted) + f"# observations: {_digest(observations.table)}\n",
+        attributes={"prior": prior.name, "prior_sha256": prior.hash, "seed": str(wanted.seed)},
+    )
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=CONSOLE) as bar:
+        task = bar.add_task("analyses", total=len(run.times))
+        run.run(lambda n: bar.advance(task, n))
+    page, lines = report.write(run)
+    for line in lines:
+        CONSOLE.print(line)
+    CONSOLE.print(f"analyses written to {run.folder / 'analyses.zarr'}, report to {page}")
+
+
+def _task(wanted: Any, prior: Any) -> Any:
+    """The task of a recipe."""
+    from gapzoo import checkpoint
+    from gapzoo.baselines.letkf import LETKF
+    from gapzoo.baselines.localisation import Sphere
+    from gapzoo.forecasters import FORECASTERS
+    from gapzoo.leaderboard.cycles import static_error
+    from gapzoo.tasks.assimilation import Assimilation
+    from gapzoo.tasks.sampling import Sampling
+
+    network, world = None, prior.world
+    if wanted.forecaster in FORECASTERS and wanted.forecaster != "convcast":
+        forecaster = FORECASTERS.build(wanted.forecaster, world=world)
+    else:
+        network = checkpoint.load(wanted.forecaster)
+        world.require(network.world, f"checkpoint '{network.name}'")
+        forecaster = network.forecaster
+    error, letkf = None, None
+    if wanted.form not in ("none", "renoise"):
+        share = wanted.static or None
+        error = static_error(prior, network, wanted.hours, wanted.inflation, share)
+    if wanted.form == "hybrid":
+        settings = {"length": 1e6, "vertical": 0.5, **wanted.filter}
+        where = {k: settings.pop(k) for k in ("length", "vertical")}
+        letkf = LETKF(Sphere(world.grid, world.channels, **where), **settings)
+    return Assimilation(
+        prior=prior.prior,
+        world=world,
+        sampling=Sampling.of(wanted.sampling),
+        forecaster=forecaster,
+        form=wanted.form,
+        error=error,
+        start_sigma=wanted.start_sigma,
+        filter=letkf,
+    )
+
+
+def _forcing(wanted: Any, world: Any) -> Any:
+    """Forcing anomalies by time: an archive's, or none."""
+    if not wanted.forcing:
+        return lambda _: None
+    import numpy as np
+
+    from gapzoo.core import GapzooError
+    from gapzoo.data.archive import Archive
+    from gapzoo.data.module import Reader
+
+    reader = Reader(Archive(wanted.forcing), world)
+
+    def anomaly(time: Any) -> Any:
+        row = reader.archive.times.get_indexer([time])
+        if row[0] < 0:
+            raise GapzooError(f"{wanted.forcing} has no forcing of {time}; leave 'forcing' empty")
+        return reader.forcing(np.array(row))[0]
+
+    return anomaly
+
+
+def _digest(table: Any) -> str:
+    """Hash of a table."""
+    import hashlib
+
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def add(commands: Any) -> None:
+    """Its arguments."""
+    run = command(commands, "assimilate", assimilate)
+    run.add_argument("recipe", type=Path, help="see recipes/assimilation")
+    run.add_argument("changes", nargs="*", help="key=value")
+    run.add_argument("--observations", type=Path, required=True, help=".parquet, .csv or .nc")
+    run.add_argument("--level-kind", choices=("pressure", "sigma"), help="where the file is silent")
+    run.add_argument("--output", type=Path, help="folder of the run (assimilated/RECIPE)")

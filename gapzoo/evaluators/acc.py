@@ -12,7 +12,7 @@ averages products over samples and area, then takes the ratio once (WeatherBench
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class ACC(Evaluator):
         order: ``samples`` or ``pooled``, see the module.
     """
 
-    statistics = ("f", "o", "ff", "oo", "fo", "acc")
+    statistics: ClassVar[tuple[str, ...]] = ("f", "o", "ff", "oo", "fo", "acc")
     needs_climatology = True
 
     def __init__(

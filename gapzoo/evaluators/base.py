@@ -7,7 +7,8 @@
 with w_p = cell area times region weight, m_bp the mask, x the forecast (B,M,*E,H,W) and y the
 truth (B,*E,H,W): B samples (initial times), M members, *E kept axes (lead, channel, ...), H
 latitude, W longitude. Only S and W are stored, in float64, so a metric streams over chunks, merges
-with another and reduces over processes to exactly the value of the whole.
+with another and reduces over processes to exactly the value of the whole. Extremes are kept the
+same way, by maximum in place of sum.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ class Evaluator(Metric):
 
     full_state_update = False
     statistics: ClassVar[tuple[str, ...]] = ()
+    maxima: ClassVar[tuple[str, ...]] = ()
+    """Statistics that are reduced by maximum over samples, and not weighted."""
     needs_climatology: ClassVar[bool] = False
+    uses_climatology: ClassVar[bool] = False
+    """Whether a climatology is used where there is one."""
     climatology_axes: ClassVar[int] = 0
     """Axes of the climatology between B and *E, such as the edges of categories."""
     least_members: ClassVar[int] = 1
@@ -44,6 +49,12 @@ class Evaluator(Metric):
     """Whether members are only compared with something, so that NaN would count as a value."""
     bins: ClassVar[tuple[str, ...]] = ()
     """Names of the axes that the metric adds behind *E, if any."""
+    along_lead: ClassVar[bool] = False
+    """Whether the first kept axis, the lead, is used up."""
+    needs_channels: ClassVar[bool] = False
+    """Whether the last kept axis must be a state's channels."""
+    series: ClassVar[str] = ""
+    """What series a regression is on: ``index`` or ``season``; see ``modes``."""
 
     area: Tensor
 
@@ -53,6 +64,9 @@ class Evaluator(Metric):
         for name in ("weight", *self.statistics):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
+        for name in self.maxima:
+            least = torch.tensor(-torch.inf, dtype=torch.float64)
+            self.add_state(name, default=least, dist_reduce_fx="max")
 
     def fields(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> Sums:
         """Statistics at each point: names to (B,*E,H,W)."""
@@ -84,15 +98,22 @@ class Evaluator(Metric):
             GapzooError: where shapes disagree, or truth or climatology are not finite at a point
                 that counts.
         """
+        weight = self.checked(forecast, truth, mask, climatology)
+        found = self.sums(forecast, truth, weight, climatology)
+        return poisoned(found, forecast, weight) if self.counts_members else found
+
+    def checked(
+        self, forecast: Tensor, truth: Tensor, mask: Tensor | None, climatology: Tensor | None
+    ) -> Tensor:
+        """Weights of the points that count, (H,W) or (B,*E,H,W), once all input is sound."""
         check_shapes(forecast, truth)
         self._require(forecast, truth, climatology)
         weight = masked_weights(self.area.to(truth.device), truth, mask)
         check_finite("truth", truth, weight)
-        if self.needs_climatology and climatology is not None:
+        if climatology is not None and (self.needs_climatology or self.uses_climatology):
             behind = weight[:, None] if self.climatology_axes and weight.ndim > 2 else weight
             check_finite("climatology", climatology, behind)
-        found = self.sums(forecast, truth, weight, climatology)
-        return poisoned(found, forecast, weight) if self.counts_members else found
+        return weight
 
     def update(
         self,
@@ -109,22 +130,41 @@ class Evaluator(Metric):
             mask: broadcastable to truth; True where a point counts. None: all do.
             climatology: (B,*E,H,W), where the metric needs one.
         """
-        for name, value in self.samples(forecast, truth, mask, climatology).items():
+        self.add(self.samples(forecast, truth, mask, climatology))
+
+    def add(self, sums: Sums) -> None:
+        """Add the sums of samples, as ``samples`` gives them."""
+        for name, value in self.total(sums).items():
             stored: Tensor = getattr(self, name)
-            setattr(self, name, stored + value.sum(0).to(stored.device))
+            setattr(self, name, self.joined(name, stored, value.to(stored.device)))
+
+    def total(self, sums: Sums) -> Sums:
+        """Sums (or maxima) over samples: (B,*E) to (*E)."""
+        return {n: v.amax(0) if n in self.maxima else v.sum(0) for n, v in sums.items()}
+
+    def joined(self, name: str, first: Tensor, second: Tensor) -> Tensor:
+        """Two totals of a statistic as one."""
+        return torch.maximum(first, second) if name in self.maxima else first + second
+
+    def score(self, totals: Mapping[str, Tensor]) -> Tensor:
+        """The score from totals over samples, each (*E) or (*E,K)."""
+        greatest = {name: totals[name] for name in self.maxima}
+        means = means_of({n: v for n, v in totals.items() if n not in self.maxima})
+        return self.finish({**means, **greatest})
 
     def compute(self) -> Tensor:
         """The score, float64, shaped as the kept axes *E (and the metric's own bins behind).
 
         torchmetrics drops the axes of a result of one number.
         """
-        return self.finish(means_of({n: getattr(self, n) for n in ("weight", *self.statistics)}))
+        names = ("weight", *self.statistics, *self.maxima)
+        return self.score({name: getattr(self, name) for name in names})
 
     def _require(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> None:
         name = type(self).__name__
-        if self.needs_climatology:
-            if climatology is None:
-                raise GapzooError(f"{name} needs climatology=...; pass it to update()")
+        if self.needs_climatology and climatology is None:
+            raise GapzooError(f"{name} needs climatology=...; pass it to update()")
+        if climatology is not None and (self.needs_climatology or self.uses_climatology):
             check_climatology(climatology, truth, self.climatology_axes)
         if forecast.shape[1] < self.least_members:
             raise GapzooError(

@@ -24,13 +24,28 @@ BANDS = {
     "southern_extratropics": (-90.0, -20.0),
 }
 """Latitude bands by name, degrees north."""
+BOXES = {
+    "nino34": (-5.0, 5.0, 190.0, 240.0),
+    "north_atlantic_sector": (20.0, 80.0, 270.0, 40.0),
+    "europe": (35.0, 75.0, 347.5, 42.5),
+    "north_america": (25.0, 60.0, 240.0, 285.0),
+    "north_atlantic": (25.0, 65.0, 290.0, 340.0),
+    "north_pacific": (25.0, 60.0, 145.0, 230.0),
+    "east_asia": (25.0, 60.0, 102.5, 150.0),
+    "australia_new_zealand": (-45.0, -12.5, 120.0, 175.0),
+    "arctic": (60.0, 90.0, 0.0, 360.0),
+    "antarctic": (-90.0, -60.0, 0.0, 360.0),
+}
+"""South, north, west, east, degrees: Nino3.4 (Trenberth 1997), the NAO's sector (Hurrell 1995),
+and the regions of ECMWF's scorecards as in WeatherBench 2."""
 
 
 def region_weights(name: str, grid: Grid, land: Any = None) -> np.ndarray:
     """(H,W) float64 weights, 0 to 1, of a named region.
 
     Args:
-        name: a band (see ``BANDS``), ``land`` or ``sea``.
+        name: one of ``BANDS`` or ``BOXES``, ``land``, ``sea``, or ``box:SOUTH,NORTH,WEST,EAST``
+            in degrees.
         grid: the grid of forecast and truth.
         land: (H,W) land area fraction, for ``land`` and ``sea``.
 
@@ -39,14 +54,26 @@ def region_weights(name: str, grid: Grid, land: Any = None) -> np.ndarray:
     """
     if name in BANDS:
         return box(grid, *BANDS[name])
+    if name in BOXES:
+        return box(grid, *BOXES[name])
+    if name.startswith("box:"):
+        return box(grid, *_edges(name))
     if name not in ("land", "sea"):
-        raise GapzooError(f"no region '{name}'; {nearest(name, [*BANDS, 'land', 'sea'])}")
+        raise GapzooError(f"no region '{name}'; {nearest(name, [*BANDS, *BOXES, 'land', 'sea'])}")
     if land is None:
         raise GapzooError(f"region '{name}' needs land=..., the land fraction on the grid")
     share = np.asarray(land, np.float64)
     if share.shape != grid.shape or not (share.min() >= 0 and share.max() <= 1):
         raise GapzooError(f"land is {share.shape}; it must be {grid.shape} and within 0..1")
     return share if name == "land" else 1 - share
+
+
+def _edges(name: str) -> tuple[float, float, float, float]:
+    try:
+        south, north, west, east = (float(x) for x in name.removeprefix("box:").split(","))
+    except ValueError:
+        raise GapzooError(f"region '{name}'; write box:SOUTH,NORTH,WEST,EAST in degrees") from None
+    return south, north, west, east
 
 
 def box(

@@ -9,7 +9,8 @@ drawn with replacement, wrapping round (circular block bootstrap, Politis & Roma
 so that the root of an RMSE, or the ratio of a spread/skill, is taken after resampling. The interval
 holds the quantiles of score_r. For two forecasts of the same samples the difference d of scores is
 resampled in pairs, and its two-sided p-value is (1 + #{|d_r - d| >= |d|}) / (1 + R) for no
-difference (Hall & Wilson 1991: resample about the estimate).
+difference (Hall & Wilson 1991: resample about the estimate). Of an extreme the draws show how much
+single samples decide it; a bootstrap has no exact coverage there (Bickel & Freedman 1981).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError
-from gapzoo.evaluators.base import Evaluator, Sums, means_of
+from gapzoo.evaluators.base import Evaluator, Sums
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def interval(
     """Bootstrap interval of a metric.
 
     Args:
-        metric: any Evaluator that sums; only its ``finish`` is used.
+        metric: any Evaluator; only its ``score`` is used.
         sums: from ``metric.samples``, in the order of initial times (see ``joined``).
         block: initial times in a block, longer than scores stay correlated.
         generator: source of the draws.
@@ -108,15 +109,21 @@ def compare(
 
 
 def _score(metric: Evaluator, sums: Sums) -> Tensor:
-    return metric.finish(means_of({name: value.sum(0) for name, value in sums.items()}))
+    return metric.score(metric.total(sums))
 
 
 def _scores(metric: Evaluator, sums: Sums, counts: np.ndarray) -> Tensor:
     """(R,*E) scores of the draws."""
     times = torch.as_tensor(counts, dtype=torch.float64, device=sums["weight"].device)
-    drawn = {name: torch.tensordot(times, value, dims=1) for name, value in sums.items()}
-    rows = range(len(counts))
-    return torch.stack([metric.finish(means_of({n: v[r] for n, v in drawn.items()})) for r in rows])
+    drawn = {
+        n: torch.tensordot(times, v, dims=1) for n, v in sums.items() if n not in metric.maxima
+    }
+
+    def totals(r: int) -> Sums:
+        greatest = {n: sums[n][times[r] > 0].amax(0) for n in metric.maxima}
+        return {**{n: v[r] for n, v in drawn.items()}, **greatest}
+
+    return torch.stack([metric.score(totals(r)) for r in range(len(counts))])
 
 
 def _quantiles(scores: Tensor, level: float) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Stability of long runs: finiteness, drift, variance ratio, extremes.
 
     finite share = share of states (samples, members) whose every value is finite
+    first step   = least step l at which the finite share is below 1; L where there is none
     drift        = sum_l (t_l - t_bar)(b_l - b_bar) / sum_l (t_l - t_bar)^2,  b_l the bias at t_l
     ratio        = <var_f> / <var_y>,  var the variance over samples at a point, <.> the area mean
     extremes     = least and greatest value of forecast and truth
@@ -52,6 +53,21 @@ class FiniteShare(Evaluator):
         return {"weight": total, "finite": share * total}
 
 
+@EVALUATORS.register("first_nonfinite")
+class FirstNonfinite(FiniteShare):
+    """First step along the first kept axis with NaN or infinity in any run, (*E[1:]); L if none."""
+
+    along_lead = True
+
+    def finish(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The first lead whose finite share is below 1."""
+        share = means["finite"]
+        if share.ndim == 0:
+            raise GapzooError("first_nonfinite needs the leads as the first axis behind members")
+        bad = share < 1 - 1e-12
+        return torch.where(bad.any(0), bad.int().argmax(0), len(share)).double()
+
+
 @EVALUATORS.register("drift")
 class Drift(Bias):
     """Trend of the bias along the first kept axis, (*E[1:]), units per unit of lead.
@@ -59,6 +75,8 @@ class Drift(Bias):
     Args:
         leads: (L,) leads of that axis, in any unit; None counts steps.
     """
+
+    along_lead = True
 
     def __init__(
         self, area_weights: Any, *, region: Any = None, leads: Sequence[float] | None = None
@@ -126,12 +144,7 @@ class Extremes(Evaluator):
     """
 
     bins = ("extreme",)
-    greatest: Tensor
-
-    def __init__(self, area_weights: Any, *, region: Any = None) -> None:
-        super().__init__(area_weights, region=region)
-        zero = torch.tensor(-torch.inf, dtype=torch.float64)
-        self.add_state("greatest", default=zero, dist_reduce_fx="max")
+    maxima = ("greatest",)
 
     def sums(
         self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
@@ -145,19 +158,9 @@ class Extremes(Evaluator):
             ]
 
         found = signed(-(-forecast).amax(1))[:1] + signed(forecast.amax(1))[1:] + signed(truth)
-        return {"greatest": torch.stack(found, -1)}
+        return {"weight": total_weight(weight, truth), "greatest": torch.stack(found, -1)}
 
-    def update(
-        self,
-        forecast: Tensor,
-        truth: Tensor,
-        mask: Tensor | None = None,
-        climatology: Tensor | None = None,
-    ) -> None:
-        """Keep the extremes of these samples; arguments as in ``Evaluator.update``."""
-        found = self.samples(forecast, truth, mask, climatology)["greatest"].amax(0)
-        self.greatest = torch.maximum(self.greatest, found.to(self.greatest.device))
-
-    def compute(self) -> Tensor:
+    def finish(self, means: Mapping[str, Tensor]) -> Tensor:
         """Least and greatest of the forecast, then of the truth."""
-        return self.greatest * self.greatest.new_tensor([-1, 1, -1, 1])
+        greatest = means["greatest"]
+        return greatest * greatest.new_tensor([-1, 1, -1, 1])

@@ -14,22 +14,25 @@ from torch import Tensor
 
 from gapzoo.core import VARIABLES, Channels, GapzooError, nearest
 from gapzoo.core.channels import LEVEL_UNITS
-from gapzoo.data.observations.columns import STANDARD_ERRORS
+from gapzoo.data.observations.defaults import default_errors
 from gapzoo.data.observations.operators import LinearObservationOperator
+from gapzoo.data.units import conversion
 
-NUMBERS = ("latitude", "longitude", "level", "value", "error")
-COLUMNS = ("time", *NUMBERS[:3], "variable", "value", "error", "type", "station")
+NUMBERS = ("latitude", "longitude", "level", "height", "value", "error")
+COLUMNS = ("time", *NUMBERS[:4], "variable", "value", "error", "type", "station")
 
 
 @dataclass(frozen=True)
 class Observations:
-    """A table with the columns time, latitude, longitude, level, variable, value, error, type
-    and station.
+    """A table with the columns time, latitude, longitude, level, height, variable, value, error,
+    type and station.
 
-    Values and errors (standard deviations) are in the SI units of ``VARIABLES``; levels are of
-    ``level_kind`` (``pressure`` in hPa, ``sigma``), NaN for single-level variables. Longitudes
-    from -180 to 360 are kept as 0..360. Where ``error`` is left out, or NaN, the standard error
-    of the variable stands in; ``level``, ``type`` and ``station`` may be left out.
+    Values and errors (standard deviations) are in the SI units of ``VARIABLES``; a column
+    ``units`` names others, which are converted. Levels are of ``level_kind`` (``pressure`` in
+    hPa, ``sigma``), NaN for single-level variables; heights are metres above the sea, of the
+    station or of an observation without a level (see ``levels_from_height``). Longitudes from
+    -180 to 360 are kept as 0..360. Where ``error`` is left out, or NaN, the default of type and
+    variable stands in; ``level``, ``height``, ``type`` and ``station`` may be left out.
 
     Raises:
         GapzooError: for a missing column, an unknown variable, a value that is not finite, a
@@ -44,7 +47,7 @@ class Observations:
             raise GapzooError(
                 f"level kind '{self.level_kind}'; {nearest(self.level_kind, LEVEL_UNITS)}"
             )
-        table = _complete(self.table)
+        table = _complete(self.table, self.level_kind)
         _validate(table)
         table["longitude"] = table["longitude"] % 360.0
         object.__setattr__(self, "table", table)
@@ -107,6 +110,17 @@ class Observations:
         sigma = self.table["level"] * 100.0 / np.asarray(surface_pressure, float)
         return Observations(self.table.assign(level=sigma), "sigma")
 
+    def levels_from_height(self) -> Observations:
+        """Levels of profile variables that have a height alone, by the standard atmosphere.
+
+        ICAO's, p = 1013.25 (1 - 0.0065 h / 288.15)^5.2559 to 11 km and isothermal above it; real
+        pressure at a height differs from it by a few per cent.
+        """
+        profile = [VARIABLES[name].place == "levels" for name in self.table["variable"]]
+        wanted = np.array(profile) & self.table["level"].isna() & self.table["height"].notna()
+        level = self.table["level"].mask(wanted, standard_pressure(self.table["height"]))
+        return replace(self, table=self.table.assign(level=level))
+
     def to_xarray(self) -> xr.Dataset:
         """A Dataset on the dimension ``observation``; units of levels in its attributes."""
         table = self.table.reset_index(drop=True).rename_axis("observation")
@@ -135,23 +149,47 @@ class Observations:
         return check(self, *args, **kwargs)
 
 
-def _complete(table: pd.DataFrame) -> pd.DataFrame:
+def standard_pressure(height: Any) -> np.ndarray:
+    """Pressure (hPa) at a height (m) of the ICAO standard atmosphere, to 20 km."""
+    low = np.minimum(np.asarray(height, float), 11000.0)
+    high = np.maximum(np.asarray(height, float) - 11000.0, 0.0)
+    ground = 1013.25 * (1 - 0.0065 * low / 288.15) ** 5.25588
+    return ground * np.exp(-9.80665 * high / (287.053 * 216.65))
+
+
+_OPTIONAL = {"level": np.nan, "height": np.nan, "error": np.nan, "type": "", "station": ""}
+
+
+def _complete(table: pd.DataFrame, level_kind: str) -> pd.DataFrame:
     """Columns in order and of the right type, with defaults; rows numbered from 0."""
     table = table.reset_index(drop=True).copy()
-    for name, default in (("level", np.nan), ("error", np.nan), ("type", ""), ("station", "")):
+    for name, default in _OPTIONAL.items():
         if name not in table:
             table[name] = default
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise GapzooError(f"observations lack the column '{missing[0]}'; columns: {COLUMNS}")
+    units = table.get("units")
     table = table.loc[:, list(COLUMNS)]
     table["time"] = _times(table["time"])
     for name in NUMBERS:
         table[name] = _numbers(table[name], name)
     for name in ("variable", "type", "station"):
         table[name] = table[name].fillna("").astype(str)
-    table["error"] = table["error"].fillna(table["variable"].map(STANDARD_ERRORS).astype(float))
+    if units is not None:
+        _convert(table, units)
+    table["error"] = table["error"].fillna(default_errors(table, level_kind))
     return table
+
+
+def _convert(table: pd.DataFrame, units: pd.Series) -> None:
+    """Values and errors to SI units, in place; no units are SI units."""
+    given = units.fillna("").astype(str)
+    for (variable, name), rows in table.groupby(["variable", given]).groups.items():
+        if name and variable in VARIABLES:
+            to_si = conversion(str(variable), str(name), VARIABLES[str(variable)].units)
+            table.loc[rows, "value"] = table.loc[rows, "value"] * to_si.scale + to_si.offset
+            table.loc[rows, "error"] *= to_si.scale
 
 
 def _times(column: pd.Series) -> pd.Series:
@@ -182,6 +220,7 @@ def _validate(table: pd.DataFrame) -> None:
         ),
         ("level", column["level"] <= 0, "level {}; give a positive one, or NaN for none"),
         ("level", np.isinf(column["level"]), "level {}; give a finite one, or NaN for none"),
+        ("height", np.isinf(column["height"]), "height {}; give a finite one, or NaN for none"),
         (
             "error",
             ~((column["error"] > 0) & np.isfinite(column["error"])),

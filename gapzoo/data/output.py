@@ -240,7 +240,8 @@ class ForecastStore:
 
 
 def _open(path: Path) -> xr.Dataset:
-    return xr.open_zarr(path, chunks=None, decode_timedelta=True)
+    coder = xr.coders.CFDatetimeCoder(time_unit="us")  # nanoseconds end with the year 2262
+    return xr.open_zarr(path, chunks=None, decode_timedelta=True, decode_times=coder)
 
 
 def _array(

@@ -204,3 +204,14 @@ def test_bad_states_are_refused_by_name(tmp_path, world):
     with pytest.raises(GapzooError, match="no time 2007"):
         store.write(pd.Timestamp("2007-01-01"), 6, states(0, 0))
     assert store.written(TIMES[0]) == []
+
+
+def test_years_that_nanoseconds_cannot_hold(tmp_path, world):
+    """A thousand-year run is written, continued and read by its civil dates."""
+    times = pd.DatetimeIndex(np.array(["2979-12-31T18", "2980-01-01T00"], "datetime64[us]"))
+    for at in times:
+        ForecastStore(tmp_path / "long.zarr", world, times, None, 3).write(at, None, states(0, 0))
+    store = ForecastStore(tmp_path / "long.zarr", world, times, None, 3)
+    assert all(store.complete(at) for at in times)
+    with store.open() as data:
+        assert np.array_equal(data.time.values, times.values)

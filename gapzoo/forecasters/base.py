@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,18 @@ class Forecaster(ABC):
         Returns:
             (M, C, H, W) normalised at ``time + hours``.
         """
+
+    def steps(
+        self,
+        states: Sequence[Tensor],
+        times: Sequence[pd.Timestamp],
+        hours: int,
+        forcings: Sequence[np.ndarray | None],
+        generators: Sequence[MemberGenerator],
+    ) -> list[Tensor]:
+        """``step`` for several initial times; networks take them in one batch."""
+        each = zip(states, times, forcings, generators, strict=True)
+        return [self.step(x, time, hours, forcing, g) for x, time, forcing, g in each]
 
     def check(self, state: Tensor, hours: int) -> None:
         """Refuse a lead or a state that no forecaster takes."""

@@ -11,6 +11,7 @@ than ConvNeXt's depthwise ones: forward and backward on one core with bf16 matri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,6 @@ class ConvCastForecaster(Forecaster):
         super().__init__(world)
         self.network, self.autocast = network.eval(), autocast
 
-    @torch.no_grad()
     def step(
         self,
         state: Tensor,
@@ -117,18 +117,47 @@ class ConvCastForecaster(Forecaster):
         generator: MemberGenerator | None = None,
     ) -> Tensor:
         """See Forecaster; the forcing anomalies persist over the parts."""
+        return self._together([state], [time], hours, [forcing])[0]
+
+    def steps(
+        self,
+        states: Sequence[Tensor],
+        times: Sequence[pd.Timestamp],
+        hours: int,
+        forcings: Sequence[np.ndarray | None],
+        generators: Sequence[MemberGenerator],
+    ) -> list[Tensor]:
+        """See Forecaster."""
+        return self._together(states, times, hours, forcings)
+
+    def _together(
+        self,
+        states: Sequence[Tensor],
+        times: Sequence[pd.Timestamp],
+        hours: int,
+        forcings: Sequence[np.ndarray | None],
+    ) -> list[Tensor]:
+        """All initial times as one batch."""
+        sizes, state = [len(s) for s in states], torch.cat(list(states))
         self.check(state, hours)
         parts = -(-hours // LONGEST)
         lead = hours / parts
         for part in range(parts):
-            when = pd.DatetimeIndex([time + pd.Timedelta(hours=part * lead)])
-            anomaly = None if forcing is None else forcing[None]
-            cond = self.world.condition(when, anomaly).to(state)
-            state = self._apply(state, lead, cond.expand(len(state), -1, -1, -1))
-        return state
+            conds = []
+            for time, forcing, size in zip(times, forcings, sizes, strict=True):
+                when = pd.DatetimeIndex([time + pd.Timedelta(hours=part * lead)])
+                anomaly = None if forcing is None else forcing[None]
+                cond = self.world.condition(when, anomaly).to(state)
+                conds.append(cond.expand(size, -1, -1, -1))
+            state = self._apply(state, lead, torch.cat(conds))
+        return list(state.split(sizes))
 
     def _apply(self, state: Tensor, hours: float, cond: Tensor) -> Tensor:
         low = self.autocast is not None
         leads = torch.full((len(state),), float(hours), device=state.device)
-        with torch.autocast(state.device.type, self.autocast or torch.bfloat16, enabled=low):
+        follow = torch.is_grad_enabled() and state.requires_grad  # windows differentiate it
+        with (
+            torch.set_grad_enabled(follow),
+            torch.autocast(state.device.type, self.autocast or torch.bfloat16, enabled=low),
+        ):
             return self.network(state, leads, cond)

@@ -1,16 +1,21 @@
 """One roll-out for every time scale: forecast, constrain, sample, yield.
 
-Each member is carried one step by the deterministic forecaster; the prior under that forecast,
+Each member is carried one step by the deterministic forecaster; the prior under that forecast, and
+under whatever else is observed or conserved,
 
-    x_{n+1} ~ p(x | forcing) N(f(x_n); x, P),
+    x_{n+1} ~ p(x | forcing) N(f(x_n); x, P) prod_i N(y_i; A_i(x), R_i),
 
 returns it to the states that the atmosphere takes, with the uncertainty P of one step. Without a
 prior the roll-out is the forecaster's alone.
+
+Members of several initial times share a batch; the random numbers of a member depend on its own
+seed and the valid time alone. What a step yields is rounded to SI units in float32 before it goes
+on, so that a run taken up again from what was written goes on bit for bit (same batch).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +27,7 @@ from torch import Tensor
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.world import World
 from gapzoo.diffusion.covariance import CovarianceOperator
+from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.forecast_error import likelihood
@@ -29,6 +35,75 @@ from gapzoo.tasks.sampling import Sampling
 
 Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
 """Times (T,) to forcing anomalies (T, F, H, W) in SI units."""
+Observe = Callable[[pd.DatetimeIndex], GaussianConstraint]
+"""Valid times (B,) of a batch's members to a constraint on their normalised states."""
+
+
+class Unphysical(GapzooError):
+    """A roll-out ended at a state that is not finite, or left the climate.
+
+    Args:
+        message: what was wrong and what helps.
+        time: valid time of the state.
+    """
+
+    def __init__(self, message: str, time: pd.Timestamp) -> None:
+        super().__init__(message)
+        self.time = time
+
+
+@dataclass(frozen=True)
+class Start:
+    """One initial time.
+
+    Args:
+        state: (M, C, H, W) normalised.
+        time: valid time.
+        generator: a stream a member.
+        forcing: None is the climatology.
+    """
+
+    state: Tensor
+    time: pd.Timestamp
+    generator: MemberGenerator
+    forcing: Forcing | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step of one initial time.
+
+    Args:
+        start: initial time.
+        time: valid time.
+        state: (M, C, H, W) normalised: exactly what normalising ``physical`` gives.
+        physical: (M, C, H, W) float32 in SI units.
+    """
+
+    start: pd.Timestamp
+    time: pd.Timestamp
+    state: Tensor
+    physical: Tensor
+
+    @property
+    def lead(self) -> int:
+        """Hours since the initial time."""
+        return round((self.time - self.start) / pd.Timedelta(hours=1))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Takes members that leave the climate back to it through the prior, by partial re-noising.
+
+    Args:
+        limit: a normalised value beyond this sets it off.
+        start_sigma: noise level of the first try; each further one doubles it.
+        tries: how many before the roll-out ends.
+    """
+
+    limit: float = 20.0
+    start_sigma: float = 1.0
+    tries: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +119,9 @@ class Rollout:
         error: covariance of the forecaster's errors over ``hours``; with it the constraint is
             Gaussian, without it partial re-noising at ``start_sigma``.
         start_sigma: noise level of partial re-noising.
+        observe: further constraints, such as ``gapzoo.tasks.conserve.dry_mass``.
         limit: a normalised value beyond this is unphysical and ends the roll-out.
+        guard: None ends it there too; otherwise members come back before that.
     """
 
     forecaster: Forecaster
@@ -54,7 +131,14 @@ class Rollout:
     sampling: Sampling | None = None
     error: CovarianceOperator | None = None
     start_sigma: float = 0.3
+    observe: Observe | None = None
     limit: float = 50.0
+    guard: Guard | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("observe", "guard"):
+            if getattr(self, name) is not None and self.prior is None:
+                raise GapzooError(f"'{name}' acts through the prior, and there is none; give one")
 
     def run(
         self,
@@ -69,33 +153,59 @@ class Rollout:
         it yielded goes on as it would have.
 
         Raises:
-            GapzooError: at the first state that is not finite or unphysical.
+            Unphysical: at the first state that is not finite or unphysical.
         """
-        while True:
-            anomaly = None if forcing is None else forcing(pd.DatetimeIndex([time]))[0]
-            later = time + pd.Timedelta(hours=self.hours)
-            streams = generator.fork("forecast", later)
-            forecast = self.forecaster.step(state, time, self.hours, anomaly, streams)
-            state = self._constrain(forecast, later, generator.fork("rollout", later), forcing)
-            self._check(state, later)
-            time = later
-            yield time, state
+        for (frame,) in self.frames([Start(state, time, generator, forcing)]):
+            yield frame.time, frame.state
 
-    def _constrain(
-        self,
-        forecast: Tensor,
-        time: pd.Timestamp,
-        generator: MemberGenerator,
-        forcing: Forcing | None,
-    ) -> Tensor:
-        if self.prior is None:
-            return forecast
-        times = pd.DatetimeIndex([time])
-        cond = self.world.condition(times, None if forcing is None else forcing(times))
-        given: dict[str, Any] = {"forcing": cond}
+    def frames(self, starts: Sequence[Start]) -> Iterator[list[Frame]]:
+        """The same for several initial times in one batch: a frame of each, step after step."""
+        step = pd.Timedelta(hours=self.hours)
+        batch = _Batch(list(starts), [s.time for s in starts], [s.state for s in starts])
+        while True:
+            batch = self._forward(batch, step)
+            frames = [self._settled(*each) for each in batch.rows()]
+            batch = _Batch(batch.starts, batch.times, [f.state for f in frames])
+            yield frames
+
+    def _forward(self, batch: _Batch, step: pd.Timedelta) -> _Batch:
+        """Forecast, constrain, guard, check."""
+        later = [t + step for t in batch.times]
+        pairs = zip(batch.starts, later, strict=True)
+        streams = [start.generator.fork("forecast", time) for start, time in pairs]
+        now = [_anomaly(start.forcing, time) for start, time, _ in batch.rows()]
+        states = self.forecaster.steps(batch.states, batch.times, self.hours, now, streams)
+        ahead = _Batch(batch.starts, later, states)
+        if self.prior is not None:
+            self._check(ahead, np.inf)
+            ahead = ahead.split(self._constrain(ahead))
+            ahead = self._guarded(ahead) if self.guard else ahead
+        self._check(ahead, self.limit)
+        return ahead
+
+    def _constrain(self, batch: _Batch) -> Tensor:
+        forecast, given = torch.cat(batch.states), self._conditions(batch)
         given["forecast"] = lambda rows: self._given(forecast[rows])
-        sampling = self.sampling or Sampling()
-        return sampling.draw(self.prior, self.world.shape, generator, **given)
+        if self.observe is not None:
+            observe, times = self.observe, batch.row_times
+            given["observations"] = lambda rows: observe(times[rows])
+        return self._draw(given, batch.streams("rollout"))
+
+    def _conditions(self, batch: _Batch) -> dict[str, Any]:
+        """The forcing of each row at its valid time; one row where all share it."""
+        each = [
+            self.world.condition(pd.DatetimeIndex([time]), _front(_anomaly(start.forcing, time)))
+            for start, time, _ in batch.rows()
+        ]
+        if len(each) == 1:
+            return {"forcing": each[0]}
+        sizes = [len(s) for s in batch.states]
+        rows = torch.cat([c.expand(n, -1, -1, -1) for c, n in zip(each, sizes, strict=True)])
+        return {"forcing": lambda part: rows[part]}
+
+    def _draw(self, given: dict[str, Any], generator: MemberGenerator) -> Tensor:
+        assert self.prior is not None
+        return (self.sampling or Sampling()).draw(self.prior, self.world.shape, generator, **given)
 
     def _given(self, forecast: Tensor) -> GaussianForecast | RenoisedForecast:
         if self.error is None:
@@ -103,17 +213,117 @@ class Rollout:
         own = getattr(self.prior.denoiser if self.prior else None, "climatology", None)
         return likelihood(forecast, self.error, own)
 
-    def _check(self, state: Tensor, time: pd.Timestamp) -> None:
-        worst = torch.nan_to_num(state.abs(), nan=torch.inf).flatten(2).amax(2)
-        if worst.max() > self.limit:
-            member, channel = divmod(int(worst.argmax()), state.shape[1])
-            raise GapzooError(
+    def _guarded(self, batch: _Batch) -> _Batch:
+        """Members beyond the guard's limit, drawn again from their own re-noised states."""
+        assert self.guard is not None
+        states, conditions = torch.cat(batch.states), self._conditions(batch)
+        cond = conditions["forcing"]
+        for attempt in range(self.guard.tries):
+            out = (_worst(states) > self.guard.limit).any(1).nonzero().flatten()
+            if not len(out) or not torch.isfinite(states[out]).all():
+                break
+            singles = batch.streams("guard", attempt).split(1)
+            level = self.guard.start_sigma * 2**attempt
+            for row in out.tolist():
+                given = {"forecast": RenoisedForecast(states[row : row + 1], level)}
+                given["forcing"] = cond(slice(row, row + 1)) if callable(cond) else cond
+                states[row] = self._draw(given, singles[row])[0]
+        return batch.split(states)
+
+    def _settled(self, start: Start, time: pd.Timestamp, state: Tensor) -> Frame:
+        return settled(self.world, start.time, time, state)
+
+    def _check(self, batch: _Batch, limit: float) -> None:
+        for start, time, state in batch.rows():
+            worst = _worst(state)
+            if not bool((worst > limit).any() or torch.isinf(worst).any()):
+                continue
+            row, channel = divmod(int(worst.argmax()), state.shape[1])
+            member, size = start.generator.members[row], float(worst.max())
+            far = f"{size:.0f} spreads off" if np.isfinite(size) else "not finite"
+            raise Unphysical(
                 f"at {time:%Y-%m-%d %H:%M} member {member} left the climate: "
-                f"{self.world.channels[channel].label} is {worst.max():.0f} spreads off; "
-                "constrain the roll-out with a prior, or shorten its step"
+                f"{self.world.channels[channel].label} is {far}; "
+                "constrain the roll-out with a prior, give it a guard, or shorten its step",
+                time,
             )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """States of several initial times, side by side."""
+
+    starts: list[Start]
+    times: list[pd.Timestamp]
+    states: list[Tensor]
+
+    def rows(self) -> Iterator[tuple[Start, pd.Timestamp, Tensor]]:
+        return zip(self.starts, self.times, self.states, strict=True)
+
+    def split(self, states: Tensor) -> _Batch:
+        """The same with other states (B, C, H, W)."""
+        return _Batch(self.starts, self.times, list(states.split([len(s) for s in self.states])))
+
+    @property
+    def row_times(self) -> pd.DatetimeIndex:
+        """(B,) valid time of each member."""
+        pairs = zip(self.times, self.states, strict=True)
+        return pd.DatetimeIndex([t for t, s in pairs for _ in range(len(s))])
+
+    def streams(self, *keys: object) -> MemberGenerator:
+        """A stream each member, by its initial time's generator, the valid time and the keys."""
+        return joined([s.generator.fork(keys[0], t, *keys[1:]) for s, t, _ in self.rows()])
+
+
+class _Joined(MemberGenerator):
+    """Members of several generators as one."""
+
+    def __init__(self, parts: Sequence[MemberGenerator]) -> None:
+        members = [m for part in parts for m in part.members]
+        super().__init__(parts[0].seed, members, parts[0].device)
+        self.parts = list(parts)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        self._check(shape)
+        return torch.cat([p.randn((len(p), *shape[1:])) for p in self.parts])
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        self._check(shape)
+        return torch.cat([p.rand((len(p), *shape[1:])) for p in self.parts])
+
+    def fork(self, *keys: object) -> MemberGenerator:
+        return _Joined([p.fork(*keys) for p in self.parts])
+
+    def split(self, chunk: int) -> list[MemberGenerator]:
+        singles = [one for p in self.parts for one in p.split(1)]
+        return [_Joined(singles[i : i + chunk]) for i in range(0, len(singles), chunk)]
+
+
+def joined(parts: Sequence[MemberGenerator]) -> MemberGenerator:
+    """The members of several generators, each with its own streams, as one generator."""
+    return parts[0] if len(parts) == 1 else _Joined(parts)
+
+
+def settled(world: World, start: pd.Timestamp, time: pd.Timestamp, state: Tensor) -> Frame:
+    """A frame of normalised states (M, C, H, W), rounded to what float32 in SI units holds."""
+    then = pd.DatetimeIndex([time])
+    physical = world.denormalise(state[None], then).float()
+    return Frame(start, time, world.normalise(physical, then)[0], physical[0])
 
 
 def persisted(anomaly: np.ndarray) -> Forcing:
     """Forcing whose anomalies (F, H, W) stay as they are."""
     return lambda times: np.broadcast_to(anomaly, (len(times), *anomaly.shape))
+
+
+def _anomaly(forcing: Forcing | None, time: pd.Timestamp) -> np.ndarray | None:
+    return None if forcing is None else forcing(pd.DatetimeIndex([time]))[0]
+
+
+def _front(anomaly: np.ndarray | None) -> np.ndarray | None:
+    return None if anomaly is None else anomaly[None]
+
+
+def _worst(state: Tensor) -> Tensor:
+    """(M, C): largest normalised value of each member and channel; infinity where not finite."""
+    return torch.nan_to_num(state.abs(), nan=torch.inf).flatten(2).amax(2)

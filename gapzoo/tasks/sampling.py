@@ -91,7 +91,7 @@ def _finite(states: Tensor, sampling: Sampling) -> Tensor:
     if bad.any():
         members = bad.nonzero().flatten().tolist()
         raise GapzooError(
-            f"members {members} are not finite with guidance '{sampling.guidance or 'default'}' and "
-            f"{sampling.steps} steps; take more steps, or another guidance"
+            f"members {members} are not finite with guidance '{sampling.guidance or 'default'}' "
+            f"and {sampling.steps} steps; take more steps, or another guidance"
         )
     return states

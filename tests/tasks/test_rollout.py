@@ -1,5 +1,6 @@
 """Roll-outs: powers of a linear forecaster, exact moments with a prior, restarts, runaways."""
 
+import dataclasses
 from itertools import islice
 
 import numpy as np
@@ -25,11 +26,12 @@ from scipy.linalg import solve_discrete_lyapunov
 from worlds import expect
 
 from gapzoo.core import GapzooError, MemberGenerator
-from gapzoo.diffusion import GaussianDenoiser
+from gapzoo.core.climatology import Climatology
+from gapzoo.diffusion import GaussianConstraint, GaussianDenoiser
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.tasks import Sampling
-from gapzoo.tasks.rollout import Rollout, persisted
+from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical, joined, persisted
 
 
 def rollout(world, **changes):
@@ -128,7 +130,7 @@ def test_a_state_that_is_not_finite_stops_at_once():
     world = toy()
     x = torch.zeros(2, 1, H, W)
     x[0, 0, 0, 0] = torch.nan
-    with expect(GapzooError, "member 0", "temperature@1", "inf"):
+    with expect(GapzooError, "member 0", "temperature@1 is not finite"):
         next(rollout(world, prior=None).run(x, START, MemberGenerator(0, 2)))
 
 
@@ -181,3 +183,103 @@ def test_a_lead_or_state_that_no_forecaster_takes_is_refused():
         next(rollout(world, prior=None).run(torch.zeros(1, 1, W, H), START, MemberGenerator(0, 1)))
     with expect(GapzooError, "forecast of 0 h"):
         world.forecaster.step(state(), START, 0)
+
+
+def starts(members=(3, 2), noise=0.1):
+    """Two initial times of unlike forcing and size."""
+    world = toy(noise=noise)
+    made = [
+        Start(
+            state(n, seed),
+            START + pd.Timedelta(days=40 * seed),
+            MemberGenerator(seed, n),
+            persisted(np.full((1, H, W), 0.2 * seed)),
+        )
+        for seed, n in enumerate(members)
+    ]
+    return world, made
+
+
+@pytest.mark.parametrize("error", [ERROR, None], ids=["gaussian", "renoise"])
+def test_initial_times_in_one_batch_equal_each_alone(error):
+    world, both = starts()
+    roll = rollout(world, error=error)
+    together = list(islice(roll.frames(both), 3))
+    for n, one in enumerate(both):
+        for frames, (alone,) in zip(together, roll.frames([one]), strict=False):
+            assert frames[n].time == alone.time and frames[n].lead == alone.lead
+            assert torch.allclose(frames[n].state, alone.state, atol=1e-5)
+
+
+def test_members_of_several_generators_keep_their_streams():
+    a, b = MemberGenerator(1, 3), MemberGenerator(2, [7, 5])
+    both = joined([MemberGenerator(1, 3), MemberGenerator(2, [7, 5])])
+    assert torch.equal(both.randn((5, 2)), torch.cat([a.randn((3, 2)), b.randn((2, 2))]))
+    assert both.members == (0, 1, 2, 7, 5)
+    parts = both.fork("x").split(2)
+    alone = [MemberGenerator(1, [2]).fork("x"), MemberGenerator(2, [7]).fork("x")]
+    assert torch.equal(parts[1].rand((2, 4)), torch.cat([g.rand((1, 4)) for g in alone]))
+
+
+def test_what_is_yielded_is_what_float32_in_si_units_holds():
+    """So that a run read back from disk goes on bit for bit, on any normalisation."""
+    world = toy()
+    uneven = replace_climate(world.world, mean=0.3, variance=7.0)
+    roll = Rollout(forecaster=type(world.forecaster)(uneven), world=uneven, hours=24)
+    frames = list(islice(roll.frames([Start(state(), START, MemberGenerator(0, 3))]), 6))
+    for (frame,) in frames:
+        then = pd.DatetimeIndex([frame.time])
+        assert torch.equal(frame.state, uneven.normalise(frame.physical[None], then)[0])
+    (third,), (last,) = frames[2], frames[-1]
+    again = Start(third.state, third.time, MemberGenerator(0, 3))
+    *_, (frame,) = islice(roll.frames([again]), 3)
+    assert torch.equal(frame.physical, last.physical)
+
+
+def replace_climate(world, mean, variance):
+    shape = world.climatology.mean_coefficients.shape
+    fields = np.full(shape, mean, np.float32), np.full(shape, variance, np.float32)
+    return dataclasses.replace(world, climatology=Climatology(*fields))
+
+
+def test_the_guard_takes_a_member_back_and_leaves_the_others():
+    """Growth of 1.6 a day, weakly held: alone it runs away; guarded it stays within the limit."""
+    world, x = toy(factor=1.6), state(3)
+    x[1] = 6.0
+    loose = {"error": None, "start_sigma": 0.05, "sampling": Sampling(steps=6)}
+    free = rollout(world, **loose)
+    kept = rollout(world, **loose, guard=Guard(limit=8.0, start_sigma=1.0))
+    run = islice(kept.frames([Start(x, START, MemberGenerator(0, 3))]), 12)
+    with expect(Unphysical, "left the climate"):
+        list(islice(free.run(x, START, MemberGenerator(0, 3)), 12))
+    for (frame,) in run:
+        assert frame.state.abs().max() <= 8.0
+    one = next(kept.frames([Start(x, START, MemberGenerator(0, 3))]))[0].state
+    same = next(free.frames([Start(x, START, MemberGenerator(0, 3))]))[0].state
+    assert torch.equal(one[[0, 2]], same[[0, 2]]) and not torch.equal(one[1], same[1])
+
+
+def test_a_guard_or_an_observation_without_a_prior_is_refused():
+    with expect(GapzooError, "'guard' acts through the prior"):
+        rollout(toy(), prior=None, guard=Guard())
+
+
+def test_an_observation_besides_the_forecast_has_the_exact_posterior():
+    """The mean over the world, observed with a small error: N(x; f, P) N(y; mean x, r) p(x)."""
+    world, r = toy(), 0.01
+    row = torch.full((1, N), 1 / N).double()
+    x = state(1)
+    f = world.forecaster.step(x, START, 24)
+
+    def observe(times):
+        assert (times == START + pd.Timedelta(days=1)).all()
+        return GaussianConstraint(lambda z: z.flatten(1).mean(1, keepdim=True), torch.ones(1, 1), r)
+
+    parts = world.of_forecast(f), (row.T @ row / r, row[0] / r)
+    mean, covariance = world.gauss(*parts)
+    roll = rollout(world, sampling=EXACT, observe=observe)
+    noise = Probe(torch.cat([torch.zeros(1, N), torch.eye(N)]))
+    _, drawn = next(roll.run(x.expand(N + 1, -1, -1, -1), START, noise))
+    assert (drawn[0].flatten() - mean).abs().max() < 4 * MEAN_ERROR
+    root = (drawn[1:] - drawn[:1]).flatten(1).double()
+    assert (root.T @ root - covariance).abs().max() < SPREAD_ERROR

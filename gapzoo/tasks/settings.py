@@ -1,0 +1,144 @@
+"""What forecast, season and simulation share: which networks, how they are put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from gapzoo.core import GapzooError, nearest
+from gapzoo.core.world import World
+from gapzoo.diffusion.prior import Prior
+from gapzoo.forecasters import FORECASTERS
+from gapzoo.forecasters.base import Forecaster
+from gapzoo.tasks.conserve import conserved
+from gapzoo.tasks.rollout import Guard, Rollout
+from gapzoo.tasks.sampling import Sampling
+
+
+class Trained(Protocol):
+    """What is used of a checkpoint (``gapzoo.checkpoint.Checkpoint`` is one)."""
+
+    name: str
+    world: World
+    covariance: Any
+
+    @property
+    def prior(self) -> Prior:
+        """Of a denoiser's checkpoint."""
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """Of a forecasting network's checkpoint."""
+
+    def error(self, hours: int, basis: Any = None) -> Any:
+        """Covariance of a forecaster's errors."""
+
+
+FORMS = ("gaussian", "renoise")
+
+
+@dataclass
+class RolloutSettings:
+    """How states are carried forward; the first keys of every task's recipe.
+
+    Args:
+        prior: checkpoint of the prior; empty leaves the forecaster alone.
+        forecaster: checkpoint of a forecasting network, or a forecaster that needs none:
+            ``speedy``, ``persistence``, ``climatology``.
+        hours: length of a step.
+        form: of the forecast constraint, ``gaussian`` or ``renoise``.
+        start_sigma: noise level of ``renoise``.
+        inflation: factor on the forecaster's error variances.
+        sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...
+        guard: largest normalised value before a member is taken back through the prior; 0 is none.
+        dry_mass: hold the mass of dry air.
+        dry_mass_error: standard deviation with which it is held, Pa.
+        members: of the ensemble.
+        seed: of everything.
+        device: such as ``cpu`` or ``cuda``.
+    """
+
+    prior: str = "unet_small.speedy-t21-v1"
+    forecaster: str = "convcast_small.speedy-t21-v1"
+    hours: int = 24
+    form: str = "gaussian"
+    start_sigma: float = 0.3
+    inflation: float = 1.0
+    sampling: dict[str, Any] = field(default_factory=lambda: {"steps": 6})
+    guard: float = 0.0
+    dry_mass: bool = False
+    dry_mass_error: float = 10.0
+    members: int = 8
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise GapzooError(f"forecast form '{self.form}'; {nearest(self.form, FORMS)}")
+        if self.members < 1 or self.hours < 1:
+            raise GapzooError("'members' and 'hours' must be 1 or more")
+        Sampling.of(self.sampling)
+        device_of(self.device)
+
+
+def rollout_of(
+    settings: RolloutSettings, prior: Trained | None, forecaster: Trained | None, world: World
+) -> Rollout:
+    """The roll-out that settings describe.
+
+    Args:
+        settings: see there.
+        prior: the loaded checkpoint of ``settings.prior``, or None.
+        forecaster: that of ``settings.forecaster``; None builds a forecaster of that name.
+        world: of the states, for a forecaster without a checkpoint.
+    """
+    device, error = device_of(settings.device), None
+    if forecaster is None:
+        step = FORECASTERS.build(settings.forecaster, world=world)
+    else:
+        step = _moved(forecaster.forecaster, device)
+    if prior is not None:
+        prior.prior.denoiser.to(device)
+        error = _error(settings, prior, forecaster)
+    return Rollout(
+        forecaster=step,
+        world=world,
+        hours=settings.hours,
+        prior=None if prior is None else prior.prior,
+        sampling=Sampling.of(settings.sampling),
+        error=error,
+        start_sigma=settings.start_sigma,
+        observe=conserved(world, settings.dry_mass_error) if settings.dry_mass else None,
+        guard=Guard(limit=settings.guard) if settings.guard else None,
+    )
+
+
+def _error(settings: RolloutSettings, prior: Trained, forecaster: Trained | None) -> Any:
+    if settings.form == "renoise":
+        return None
+    if forecaster is None:
+        raise GapzooError(
+            f"the errors of forecaster '{settings.forecaster}' are not known; use form 'renoise', "
+            "or no prior"
+        )
+    error = forecaster.error(settings.hours, prior.covariance)
+    return error.with_eigenvalues(settings.inflation * error.eigenvalues)
+
+
+def device_of(name: str) -> torch.device:
+    """A device by name; raises GapzooError for one that is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GapzooError(f"device '{name}': {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _moved(forecaster: Forecaster, device: torch.device) -> Forecaster:
+    network = getattr(forecaster, "network", None)
+    if isinstance(network, torch.nn.Module):
+        network.to(device)
+    return forecaster

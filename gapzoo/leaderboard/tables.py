@@ -188,18 +188,22 @@ def found(protocol: str, folder: Path) -> list[dict[str, Any]]:
 
 def heads(ranking: Ranking) -> list[str]:
     """Columns as readers say them."""
-    track = ranking.rows[0].get("settings", {}).get("track", ranking.rows[0]["protocol"])
-    return [setting_name(str(track), s) for s in ranking.settings]
+    return [setting_name(s) for s in ranking.settings]
 
 
-def setting_name(track: str, setting: str) -> str:
-    """A density as percent, a lead as day or hours, anything else as it is."""
-    if track.startswith(("analysis", "cycle")):
-        return f"{100 * float(setting):g} %" if setting.replace(".", "", 1).isdigit() else setting
-    if track.startswith("weather") and setting.isdigit():
-        hours = int(setting)
-        return f"day {hours // 24}" if hours % 24 == 0 else f"{hours} h"
-    return setting.replace("_", " ")
+def setting_name(setting: str) -> str:
+    """A density (at most 1) as percent, a lead in hours as day or hours, else as it is."""
+    if not is_number(setting):
+        return setting.replace("_", " ")
+    value = float(setting)
+    if value <= 1:
+        return f"{100 * value:g} %"
+    return f"day {value / 24:g}" if value % 24 == 0 else f"{value:g} h"
+
+
+def is_number(text: str) -> bool:
+    """Whether a setting is a density or a lead."""
+    return text.replace(".", "", 1).isdigit()
 
 
 def row_name(row: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from gapzoo.core import VARIABLES, Channel, GapzooError
 from gapzoo.leaderboard import intervals
 from gapzoo.leaderboard.rows import FOLDER, METRICS, protocols, rows
-from gapzoo.leaderboard.tables import Ranking, heads, row_name, title
+from gapzoo.leaderboard.tables import Ranking, heads, is_number, row_name, title
 
 ASSETS = Path(__file__).parent / "assets"
 GRAVITY = 9.80665
@@ -68,19 +68,20 @@ def part(every: list[dict[str, Any]]) -> dict[str, Any]:
         "mean",
         *dict.fromkeys(n for r in every for s in _all(r) for n in s.get("headline", {})),
     ]
-    by_lead = all(s.isdigit() for s in settings)
-    by_density = not by_lead and all(_is_number(s) for s in settings)
+    numbers = [float(s) if is_number(s) else None for s in settings]
+    largest = max((x for x in numbers if x is not None), default=0.0)
+    by_density, by_lead = 0 < largest <= 1, largest > 1
     return {
         "title": every[0]["protocol"],
         "description": every[0].get("settings", {}).get("description", ""),
         "facts": _facts(ordered),
         "heads": heads(ranking),
         "axis": "lead" if by_lead else "density" if by_density else "part",
-        "x": [float(s) / (24 if by_lead else 1) for s in settings] if by_lead or by_density else [],
+        "x": [x / 24 if by_lead and x is not None else x for x in numbers],
         "first": settings.index("72") if "72" in settings else 0,
         "metrics": metrics,
         "labels": [_label(name, every[0]) for name in labels],
-        "rows": [_row(row, settings, metrics, labels, track) for row in ordered],
+        "rows": [_row(row, settings, metrics, labels, by_density) for row in ordered],
         "p": {m: p_values(ordered, settings, m, labels) for m in metrics},
         "tested": all(intervals.testable(row) for row in ordered),
         "times": len(ordered[0].get("initial_times", [])),
@@ -104,7 +105,11 @@ def p_values(
 
 
 def _row(
-    row: dict[str, Any], settings: list[str], metrics: list[str], labels: list[str], track: str
+    row: dict[str, Any],
+    settings: list[str],
+    metrics: list[str],
+    labels: list[str],
+    by_density: bool,
 ) -> dict[str, Any]:
     at = [row["scores"].get(s, {}) for s in settings]
     scores, ranges = {}, {}
@@ -122,7 +127,7 @@ def _row(
         "maps": {str(n): s["maps"] for n, s in enumerate(at) if "maps" in s},
         "fields": [{**f, "from": f["low"], "to": f["high"]} for f in row.get("fields", [])],
         "series": [*row.get("series", []), *_cycles(row, settings)],
-        "cost": _cost(row, track, len(settings)),
+        "cost": _cost(row, len(settings) if by_density else 1),
         "card": _card(row),
     }
 
@@ -175,13 +180,13 @@ def _cycles(row: dict[str, Any], settings: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _cost(row: dict[str, Any], track: str, settings: int) -> float | None:
+def _cost(row: dict[str, Any], settings: int) -> float | None:
     """Seconds a member of a case, scoring taken away where it is known."""
     on_cpu = str(row.get("device", "CPU")).startswith("CPU")
     spent = row.get("cpu_seconds" if on_cpu else "wall_seconds")
     if spent is None:
         return None
-    runs = row.get("cases", 1) * (settings if track in ("analysis", "cycle") else 1)
+    runs = row.get("cases", 1) * settings
     members = row.get("members", 1) if any("ranks" in s for s in _all(row)) else 1
     drawn = spent - row.get("scoring_seconds", 0.0)
     return max(drawn, 0.01) / (runs * (members or 1))
@@ -255,10 +260,6 @@ def _all(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _is(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
 
 
 def _rounded(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """Forecasts made elsewhere: scored as our own are, whatever their axes are called and ordered."""
 
-
 import pandas as pd
 import pytest
 import xarray as xr

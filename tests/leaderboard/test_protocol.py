@@ -10,7 +10,7 @@ from worlds import expect, toy_archive
 from gapzoo.core import GapzooError
 from gapzoo.data.module import world_of
 from gapzoo.leaderboard import TRACKS, protocol
-from gapzoo.leaderboard.protocol import Protocol
+from gapzoo.leaderboard.protocol import Cycling, Protocol
 
 SHIPPED = sorted((Path(__file__).parents[2] / "evaluation" / "protocols").glob("*.yaml"))
 OTHER = {
@@ -29,6 +29,7 @@ OTHER = {
     "hours": 6,
     "estimator": "biased",
     "seed": 2,
+    "cycling": Cycling(sondes=10),
     "description": "Something else.",
 }
 SETTINGS = [f.name for f in dataclasses.fields(Protocol)]
@@ -57,9 +58,10 @@ def test_shipped_protocols_are_sound(path):
     found = protocol.load(path.stem)
     assert found.name == path.stem and found.track in TRACKS and found.description
     first, last = found.period
-    tuning = path.stem.startswith("tune")
+    tuning = "tune" in path.stem.split("-")
     assert (first >= "2004" and last < "2006") if tuning else first >= "2006"
-    assert path.read_text().startswith(f"# gapzoo leaderboard run {path.stem} ")
+    action = "tune" if tuning and not path.stem.startswith("tune") else "run"
+    assert path.read_text().startswith(f"# gapzoo leaderboard {action} {path.stem} ")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from boards import columns_world
 from scipy import stats
 from worlds import flat_world
 
@@ -122,27 +123,6 @@ def test_the_estimator_is_the_one_that_was_named(world):
     """The biased estimator exceeds the fair one by the mean member difference / (2 M)."""
     fair, plain = (scored(world, 0, 1, estimator=e).summary()["crps"] for e in ("fair", "biased"))
     assert plain - fair == pytest.approx(2 / np.sqrt(np.pi) / (2 * M), rel=0.02)
-
-
-SIGMA = (0.3, 0.6, 0.95)
-
-
-def columns_world():
-    """Three sigma levels of u, T, q over a mountain, with a climatology of sensible columns."""
-    labels = [f"{v}@{s}" for v in ("u_component_of_wind", "temperature", "specific_humidity")
-              for s in SIGMA]  # fmt: skip
-    base = flat_world(10, 6, 12)
-    mean = np.array([20, 10, 2, 230, 265, 288, 1e-4, 2e-3, 8e-3, 98000.0])
-    std = np.array([5, 4, 3, 3, 3, 4, 3e-5, 5e-4, 1e-3, 700.0])
-    shape = np.ones((1, 10, 6, 12))
-    coefficients = [(x[None, :, None, None] * shape).astype(np.float32) for x in (mean, std**2)]
-    return dataclasses.replace(
-        base,
-        channels=Channels([*labels, "surface_pressure"], "sigma"),
-        climatology=Climatology(*coefficients),
-        static=np.linspace(0, 9000, 72).reshape(1, 6, 12),
-        static_channels=("geopotential_at_surface",),
-    )
 
 
 def test_headline_fields_are_those_of_the_pressure_module():

@@ -120,17 +120,17 @@ def test_rows_without_cases_still_show(board, weather):
 
 
 @pytest.mark.parametrize(
-    ("track", "setting", "name"),
+    ("setting", "name"),
     [
-        ("analysis", "0.01", "1 %"),
-        ("cycle", "0.25", "25 %"),
-        ("weather", "240", "day 10"),
-        ("weather", "36", "36 h"),
-        ("prior", "surface_pressure", "surface pressure"),
+        ("0.01", "1 %"),
+        ("1", "100 %"),
+        ("240", "day 10"),
+        ("36", "36 h"),
+        ("surface_pressure", "surface pressure"),
     ],
 )
-def test_settings_have_names(track, setting, name):
-    assert tables.setting_name(track, setting) == name
+def test_settings_have_names(setting, name):
+    assert tables.setting_name(setting) == name
 
 
 def test_what_rows_do_not_have_is_refused(board, tmp_path):

@@ -109,13 +109,13 @@ function groups(metric) {
 
 function curves() {
   const { rows, x, axis, heads } = board();
-  if (!x.length || x.length < 2) return null;
-  const drawn = rows.map((r, i) => ({ index: i, title: r.title, points: x.map((at, s) => [at, scores(r)[s], ...(bounds(r)[s] || [])]) }))
+  if (x.filter(finite).length < 2) return null;
+  const drawn = rows.map((r, i) => ({ index: i, title: r.title, points: x.map((at, s) => [at, scores(r)[s], ...(bounds(r)[s] || [])]).filter(q => finite(q[0])) }))
     .filter(s => s.points.some(q => finite(q[1])));
   if (!drawn.length) return null;
   const log = axis === "density", ratio = state.metric.startsWith("spread_"), values = drawn.flatMap(s => s.points.map(q => q[1])).filter(finite);
   const y = { label: axisName(), low: ratio ? Math.min(0.5, ...values) : Math.min(0, ...values), high: state.metric === "acc" ? 1 : undefined };
-  const names = { ticks: log ? x : undefined, name: t => (log ? heads[x.indexOf(t)] : +t.toPrecision(4)) };
+  const names = { ticks: log ? x.filter(finite) : undefined, name: t => (log ? heads[x.indexOf(t)] : +t.toPrecision(4)) };
   const chart = lines({ series: drawn, x: { log, label: log ? "share of the columns that is observed" : "lead, days", whole: true, ...names }, y, width: wide(720), height: 340, guide: ratio ? 1 : undefined, title: "scores" });
   return [make("p", { class: "note" }, `${labelOf(state.label).long}.${board().tested ? " Shaded: 95 % intervals." : ""}`), chart, legend(drawn)];
 }

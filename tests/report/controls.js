@@ -1,0 +1,32 @@
+// Uses every control of the page as a reader would, and writes what it found as JSON.
+const texts = query => [...document.querySelectorAll(query)].map(e => e.textContent);
+const pick = (id, value) => {
+  const select = document.getElementById("pick-" + id);
+  select.value = value;
+  select.dispatchEvent(new Event("change"));
+};
+const click = (query, n = 0) => document.querySelectorAll(query)[n].click();
+const out = { sections: texts("section h2"), table: texts("#scores tbody td") };
+out.width = document.documentElement.scrollWidth;
+out.inner = window.innerWidth;
+click('#scores button[data-column="0"]');
+click('#scores button[data-column="0"]');
+out.sorted = texts("#scores tbody td:first-child");
+out.card = texts("#scorecard h3");
+pick("reference", 2);
+out.other = texts("#scorecard h3");
+pick("metric", "rmse");
+pick("label", "geopotential@500");
+out.z500 = texts("#scores tbody td");
+out.note = document.querySelector('[data-section="Scores"] .note').textContent;
+out.canvases = document.querySelectorAll("canvas").length;
+const pixels = document.querySelector("canvas").getContext("2d").getImageData(0, 0, 200, 100).data;
+out.colours = new Set(Array.from({ length: 300 }, (_, k) => pixels.slice(k * 240, k * 240 + 3).join())).size;
+click("nav button", 1);
+out.second = texts("section h2");
+out.rows = texts("#scores tbody td:first-child");
+document.querySelectorAll("details").forEach(d => (d.open = true));
+out.errors = window.found;
+const result = Object.assign(document.createElement("pre"), { id: "result" });
+result.textContent = JSON.stringify(out);
+document.body.append(result);

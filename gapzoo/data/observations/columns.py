@@ -24,6 +24,7 @@ STANDARD_ERRORS = {
     "surface_pressure": 100.0,
     "mean_sea_level_pressure": 100.0,
     "2m_temperature": 1.0,
+    "2m_dewpoint_temperature": 2.0,
     "10m_u_component_of_wind": 1.0,
     "10m_v_component_of_wind": 1.0,
     "10m_wind_speed": 1.0,

@@ -32,6 +32,7 @@ ALIASES = {
 }
 """Other names in use for the dimensions."""
 LEAD = "prediction_timedelta"
+CALENDAR = ("dayofyear", "month", "hour")
 
 
 @dataclass(frozen=True)
@@ -125,17 +126,9 @@ class Pairs:
         if field is None:
             return None
         times, back = np.unique(valid.ravel(), return_inverse=True)
-        moments = xr.DataArray(times, dims="time")
         if "level" in field.dims:
-            field = field.sel(level=self.forecast["level"])
-        if "time" in field.dims:
-            field = field.isel(time=_positions(field, times))
-        if "dayofyear" in field.dims:
-            field = field.sel(dayofyear=moments.dt.dayofyear)
-        if "hour" in field.dims:
-            hours = moments.dt.hour
-            field = field.sel(hour=hours, method="pad")
-        return self._spread(field, valid.shape, back)
+            field = field.sel(level=self.forecast["level"].values, method="nearest")
+        return self._spread(at_times(field, times), valid.shape, back)
 
     def _spread(self, field: xr.DataArray, shape: tuple[int, ...], back: np.ndarray) -> Tensor:
         """From the distinct valid times to initial times and leads."""
@@ -145,7 +138,7 @@ class Pairs:
         values = field.transpose(*front, *kept, "latitude", "longitude").values
         values = values if "time" in front else values[None].repeat(back.max() + 1, 0)
         found = torch.from_numpy(values[back].astype(np.float32)).unflatten(0, shape)
-        return found.movedim(2, 1) if "quantile" in front else found
+        return found.movedim(2, 1) if "quantile" in field.dims else found
 
     def _tensor(self, field: xr.DataArray, extra: str) -> Tensor:
         """(B,[extra],*E,H,W) float32."""
@@ -153,6 +146,23 @@ class Pairs:
         order = ["time", *front, *self.kept, "latitude", "longitude"]
         values = field.transpose(*order).values.astype(np.float32, copy=False)
         return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def at_times(field: xr.DataArray, times: np.ndarray) -> xr.DataArray:
+    """A field at T times, (time, ...); a constant one as it is.
+
+    It may lie by ``time``, by calendar (``dayofyear``, ``month``, ``hour``) or as coefficients of
+    the time of year (``harmonic``, see gapzoo.core.climatology).
+    """
+    moments = pd.DatetimeIndex(times)
+    if "time" in field.dims:
+        return field.isel(time=_positions(field, times))
+    if "harmonic" in field.dims:
+        basis = harmonics(moments, field.sizes["harmonic"] // 2)
+        return xr.dot(xr.DataArray(basis, dims=("time", "harmonic")), field, dim="harmonic")
+    at = {n: xr.DataArray(getattr(moments, n), dims="time") for n in CALENDAR if n in field.dims}
+    hour = {"hour": at.pop("hour")} if "hour" in at else {}
+    return field.sel(at).sel(hour, method="pad")
 
 
 @dataclass(frozen=True)

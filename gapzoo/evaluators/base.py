@@ -13,7 +13,7 @@ same way, by maximum in place of sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,7 +54,11 @@ class Evaluator(Metric):
     needs_channels: ClassVar[bool] = False
     """Whether the last kept axis must be a state's channels."""
     series: ClassVar[str] = ""
-    """What series a regression is on: ``index`` or ``season``; see ``modes``."""
+    """What series a regression is on: ``index`` or ``season``; see ``regression``."""
+    labels: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """Coordinates of the axes named in ``bins``, where these have names of their own."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """Arguments that ``gapzoo.evaluate`` fills in: ``leads`` (days) or ``channels``."""
 
     area: Tensor
 
@@ -68,6 +72,11 @@ class Evaluator(Metric):
             least = torch.tensor(-torch.inf, dtype=torch.float64)
             self.add_state(name, default=least, dist_reduce_fx="max")
 
+    @property
+    def axes(self) -> Mapping[str, Sequence[Any]]:
+        """Coordinates of the axes behind *E that have any."""
+        return self.labels
+
     def fields(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> Sums:
         """Statistics at each point: names to (B,*E,H,W)."""
         raise NotImplementedError
@@ -80,9 +89,7 @@ class Evaluator(Metric):
         self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
     ) -> Sums:
         """Statistics summed over area by sample; ``weight`` is (H,W) or (B,*E,H,W)."""
-        fields = self.fields(forecast, truth, climatology)
-        found = {name: area_sum(field, weight) for name, field in fields.items()}
-        return {"weight": total_weight(weight, truth), **found}
+        return gathered(self.fields(forecast, truth, climatology), truth, weight)
 
     @torch.no_grad()
     def samples(
@@ -171,6 +178,38 @@ class Evaluator(Metric):
                 f"{name} needs at least {self.least_members} members, the forecast has "
                 f"{forecast.shape[1]}; draw more or drop this metric"
             )
+
+
+@torch.no_grad()
+def samples_by_region(
+    evaluators: Sequence[Evaluator],
+    forecast: Tensor,
+    truth: Tensor,
+    mask: Tensor | None = None,
+    climatology: Tensor | None = None,
+    **given: Tensor | None,
+) -> list[Sums]:
+    """``samples`` of one metric in several regions; statistics at points are found once.
+
+    Args:
+        evaluators: alike but for their regions.
+        given: more that ``samples`` takes, as ``series``; the other arguments as there.
+    """
+    first = evaluators[0]
+    if type(first).sums is not Evaluator.sums or given:
+        return [e.samples(forecast, truth, mask, climatology, **given) for e in evaluators]
+    weights = [e.checked(forecast, truth, mask, climatology) for e in evaluators]
+    fields = first.fields(forecast, truth, climatology)
+    found = [gathered(fields, truth, weight) for weight in weights]
+    if not first.counts_members:
+        return found
+    return [poisoned(s, forecast, w) for s, w in zip(found, weights, strict=True)]
+
+
+def gathered(fields: Sums, truth: Tensor, weight: Tensor) -> Sums:
+    """Statistics at points (B,*E,H,W) summed over area, with the weight they bring, (B,*E)."""
+    found = {name: area_sum(field, weight) for name, field in fields.items()}
+    return {"weight": total_weight(weight, truth), **found}
 
 
 def means_of(sums: Mapping[str, Tensor]) -> Sums:

@@ -57,6 +57,11 @@ class Brier(Evaluator):
             raise GapzooError("thresholds is empty; give at least one value")
         self.thresholds, self.estimator = [float(c) for c in thresholds], estimator
 
+    @property
+    def axes(self) -> Mapping[str, Sequence[Any]]:
+        """The thresholds among them."""
+        return {**self.labels, "threshold": self.thresholds}
+
     def sums(
         self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
     ) -> Sums:
@@ -83,6 +88,7 @@ class Reliability(Brier):
 
     statistics: ClassVar[tuple[str, ...]] = ("count", "probability", "event")
     bins: ClassVar[tuple[str, ...]] = ("threshold", "probability_bin", "reliability")
+    labels: ClassVar = {"reliability": ("probability", "frequency", "share")}
     size = 10
 
     def event_sums(self, p: Tensor, o: Tensor, members: int, weight: Tensor) -> Sums:

@@ -81,6 +81,8 @@ class Budget(Evaluator):
     """
 
     statistics = ("difference",)
+    needs_channels = True
+    takes = ("channels",)
     needs: tuple[str, ...] = ("specific_humidity",)
 
     def __init__(

@@ -1,38 +1,34 @@
-"""Scores of any forecast in the layout of WeatherBench 2, ours or another model's.
+"""``gapzoo.evaluate``: scores of any forecast in the layout of WeatherBench 2, ours or another's.
 
 A forecast has the dimensions ``time`` (initial), ``prediction_timedelta``, ``number``, ``level``,
 ``latitude``, ``longitude``; the truth has ``time`` (valid), ``level``, ``latitude``, ``longitude``.
-One variable of one initial time is in memory at a time; the rest stays on disk or in dask.
+One block of one variable is in memory at a time (see ``align``; of all variables that a budget
+needs, for budgets); the rest stays on disk or in dask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
-from gapzoo.core import GapzooError, Grid
+from gapzoo.core import Channels, GapzooError, Grid
 from gapzoo.evaluators import EVALUATORS
+from gapzoo.evaluators.align import ALIASES, LEAD, Columns, Pairs
 from gapzoo.evaluators.base import Evaluator
 from gapzoo.evaluators.regions import region_weights
+from gapzoo.evaluators.standard import common_grid, level_kind, shared, standard, with_own_levels
+from gapzoo.evaluators.tally import Tally
 
-ALIASES = {
-    "lat": "latitude",
-    "lon": "longitude",
-    "ensemble": "number",
-    "realization": "number",
-    "sample": "number",
-    "init_time": "time",
-    "lead_time": "prediction_timedelta",
-}
-"""Other names in use for the dimensions."""
-
+__all__ = ["ALIASES", "evaluate"]
+COLUMN = "column"
+"""Name of the scores of whole columns."""
+SETTINGS = ("estimator", "order", "centred", "thresholds")
 Options = Mapping[str, Mapping[str, Any]]
+Progress = Callable[[int, int], None]
 
 
 def evaluate(
@@ -41,10 +37,14 @@ def evaluate(
     metrics: Sequence[str] = ("rmse", "crps"),
     *,
     climatology: xr.Dataset | None = None,
+    edges: xr.Dataset | None = None,
+    index: xr.DataArray | None = None,
     mask: xr.Dataset | xr.DataArray | None = None,
     regions: Sequence[str] = ("global",),
+    seasons: Sequence[str] | None = None,
     land: Any = None,
     options: Options | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Score every variable that forecast and truth share.
 
@@ -52,195 +52,189 @@ def evaluate(
         forecast: (time, [prediction_timedelta], [number], [level], latitude, longitude).
         truth: (time, [level], latitude, longitude), with all valid times of the forecast.
         metrics: names in ``EVALUATORS``.
-        climatology: by ``dayofyear`` (and ``hour``), by ``time``, or constant; for acc, and with
-            a dimension ``quantile`` (the edges of categories) for rpss.
+        climatology: for acc (and taken away first for modes): by ``dayofyear``, ``month`` (and
+            ``hour``), by ``time``, as ``harmonic`` coefficients, or constant.
+        edges: of categories, for rpss: the same with a dimension ``quantile`` (see
+            ``climatologies``).
+        index: (time,) series of a climate mode such as Nino3.4, for enso_*; a value holds until
+            the next one.
         mask: True where the truth counts, in the truth's dimensions or fewer.
         regions: names for ``region_weights``; ``land`` is the land fraction they may need.
+        seasons: of the valid times, such as ``all``, ``DJF``, ``JJAS``; None has no such axis.
         options: arguments of metrics by name, as ``{"crps": {"estimator": "biased"}}``.
+        progress: called with the number of blocks done, and of all.
 
     Returns:
-        Each variable with dimensions (region, metric, prediction_timedelta, [level]); metrics with
-        bins of their own as ``variable.metric``. Estimators and the like are in the attributes.
+        Each variable with dimensions ([season], region, metric, prediction_timedelta, [level]);
+        metrics with axes of their own or none for the lead as ``variable.metric``; budgets of
+        whole columns as ``column``. Estimators and the like are in the attributes.
 
     Raises:
-        GapzooError: where grids, levels or times do not match, or nothing is shared.
+        GapzooError: where grids, levels, units or times do not match, nothing is shared, or a
+            metric lacks what it needs.
     """
-    forecast, truth = _standard(forecast, lead=True), _standard(truth)
-    climatology = None if climatology is None else _standard(climatology)
-    mask = None if mask is None else _standard(mask)
-    grid = _common_grid(forecast, truth)
+    needed = Needed.of(metrics, climatology, edges, index)
+    pair = standard(forecast, lead=True), standard(truth)
+    grid = common_grid(*pair)
     weights = {name: region_weights(name, grid, land) for name in regions}
-    found: dict[str, xr.DataArray] = {}
-    attributes: dict[str, Any] = {"initial_times": forecast.sizes["time"]}
-    for name in _shared(forecast, truth):
-        pairs = _Pairs(forecast[name], truth[name], _of(climatology, name), _of(mask, name))
-        built = {
-            (region, metric): _build(metric, grid, weight, options)
-            for region, weight in weights.items()
-            for metric in metrics
+    work = _work(*pair, needed, None if mask is None else standard(mask))
+    seasons = list(seasons) if seasons is not None else None
+    tallies = {
+        name: {
+            metric: Tally(_built(metric, grid, weights, pairs, options), seasons or ["all"], pairs)
+            for metric in chosen
         }
-        for i in range(forecast.sizes["time"]):
-            pair = pairs.load(i)
-            for evaluator in built.values():
-                evaluator.update(*pair)
-        found |= _labelled(name, built, pairs)
-        attributes |= _settings(built)
-    return xr.Dataset(found, attrs=attributes)
+        for name, (pairs, chosen) in work.items()
+    }
+    _run({name: pairs for name, (pairs, _) in work.items()}, tallies, progress)
+    found: dict[str, xr.DataArray] = {}
+    for name, group in tallies.items():
+        found |= _named(name, group, grid)
+    scores = xr.Dataset(found, attrs={"initial_times": pair[0].sizes["time"], **_settings(tallies)})
+    return scores if seasons is not None else scores.squeeze("season", drop=True)
 
 
-@dataclass
-class _Pairs:
-    """Forecast and truth of one variable, an initial time at a time."""
+@dataclass(frozen=True)
+class Needed:
+    """Metrics, and what of the rest they use."""
 
-    forecast: xr.DataArray
-    truth: xr.DataArray
-    climatology: xr.DataArray | None
-    mask: xr.DataArray | None
+    metrics: list[str]
+    climatology: xr.Dataset | None
+    edges: xr.Dataset | None
+    index: xr.DataArray | None
 
-    @property
-    def kept(self) -> list[str]:
-        """Names of the kept axes *E."""
-        return ["prediction_timedelta", *(["level"] if "level" in self.forecast.dims else [])]
+    @classmethod
+    def of(cls, metrics: Sequence[str], climatology: Any, edges: Any, index: Any) -> Needed:
+        """Refuse a metric that lacks what it needs; drop what none uses."""
+        used = {"climatology": False, "edges": False, "index": False}
+        given = {"climatology": climatology, "edges": edges, "index": index}
+        for name in metrics:
+            for what, must in _wants(EVALUATORS[name]).items():
+                used[what] = True
+                if must and given[what] is None:
+                    raise GapzooError(f"metric '{name}' needs {what}=...; give it or drop {name}")
+        kept = {k: v if used[k] else None for k, v in given.items()}
+        fields = {k: v if v is None or k == "index" else standard(v) for k, v in kept.items()}
+        return cls(list(dict.fromkeys(metrics)), **fields)
 
-    def load(self, i: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Forecast (1,M,*E,H,W), truth (1,*E,H,W), mask and climatology (or None)."""
-        start = self.forecast.isel(time=i)
-        valid = start["time"] + start["prediction_timedelta"]
-        mask = None if self.mask is None else self._tensor(self._at(self.mask, valid)).bool()
-        climate = None if self.climatology is None else self._at(self.climatology, valid)
-        return (
-            self._tensor(start, "number"),
-            self._tensor(self._at(self.truth, valid)),
-            mask,
-            None if climate is None else self._tensor(climate, "quantile"),
+    def columns(self, wanted: bool) -> list[str]:
+        """Metrics of whole columns, or of single variables."""
+        return [n for n in self.metrics if EVALUATORS[n].needs_channels is wanted]  # type: ignore[attr-defined]
+
+
+def _wants(metric: Any) -> dict[str, bool]:
+    """What a metric uses, and whether it cannot do without."""
+    found: dict[str, bool] = {}
+    if metric.needs_climatology or metric.uses_climatology:
+        name = "edges" if metric.climatology_axes else "climatology"
+        found[name] = metric.needs_climatology
+    if metric.series == "index":
+        found["index"] = True
+    return found
+
+
+def _work(
+    forecast: xr.Dataset, truth: xr.Dataset, needed: Needed, mask: Any
+) -> dict[str, tuple[Pairs | Columns, list[str]]]:
+    """What is scored, by name, with which metrics."""
+    pairs: dict[str, Pairs] = {}
+    for name in shared(forecast, truth):
+        pairs[name] = Pairs(
+            with_own_levels(forecast, name),
+            truth[name],
+            climatology=_of(needed.climatology, name),
+            edges=_of(needed.edges, name),
+            mask=_of(mask, name),
+            index=needed.index,
         )
-
-    def _at(self, field: xr.DataArray, valid: xr.DataArray) -> xr.DataArray:
-        """The field at valid times: (prediction_timedelta, ...)."""
-        if "time" in field.dims:
-            field = field.isel(time=_positions(field, valid))
-        if "dayofyear" in field.dims:
-            field = field.sel(dayofyear=valid.dt.dayofyear)
-        if "hour" in field.dims:
-            field = field.sel(hour=valid.dt.hour, method="pad")
-        if "level" in field.dims:
-            field = field.sel(level=self.forecast["level"])
-        return field.drop_vars("time", errors="ignore")
-
-    def _tensor(self, field: xr.DataArray, extra: str | None = None) -> Tensor:
-        """A field as float32 tensor in the order of the contract, absent axes of length one."""
-        front = [extra] if extra in field.dims else []
-        order = [*front, *self.kept, "latitude", "longitude"]
-        missing = {d: self.forecast[d] for d in self.kept if d not in field.dims}
-        field = field.expand_dims(missing) if missing else field
-        values = field.transpose(*order).values.astype(np.float32, copy=False)
-        tensor = torch.from_numpy(np.ascontiguousarray(values))[None]
-        return tensor[:, None] if extra == "number" and not front else tensor
+    found: dict[str, tuple[Pairs | Columns, list[str]]] = {}
+    if single := needed.columns(False):
+        found |= {name: (p, single) for name, p in pairs.items()}
+    if whole := needed.columns(True):
+        found[COLUMN] = (_columns(pairs, whole, level_kind(forecast, truth)), whole)
+    return found
 
 
-def _standard(data: Any, lead: bool = False) -> Any:
-    """Names of WeatherBench 2, latitude ascending, a lead of zero where a forecast has none."""
-    data = data.rename({a: b for a, b in ALIASES.items() if a in data.dims and b not in data.dims})
-    for name in ("latitude", "longitude"):
-        if name not in data.dims:
-            raise GapzooError(f"no dimension '{name}' among {sorted(map(str, data.dims))}")
-    if lead and "time" not in data.dims:
-        data = data.expand_dims("time")
-    if lead and "prediction_timedelta" not in data.dims:
-        data = data.expand_dims(prediction_timedelta=[np.timedelta64(0, "ns")])
-    return data.sortby("latitude")
-
-
-def _common_grid(forecast: xr.Dataset, truth: xr.Dataset) -> Grid:
-    axes = [(d["latitude"].values, d["longitude"].values) for d in (forecast, truth)]
-    grids = [Grid(tuple(latitude), tuple(longitude)) for latitude, longitude in axes]
-    if not grids[0].matches(grids[1]):
+def _columns(pairs: Mapping[str, Pairs], metrics: Sequence[str], kind: str) -> Columns:
+    """The variables that budgets need, as channels."""
+    needs = {n for m in metrics for n in (*EVALUATORS[m].needs, "surface_pressure")}  # type: ignore[attr-defined]
+    if lost := sorted(needs - pairs.keys()):
         raise GapzooError(
-            f"forecast grid {grids[0].shape} and truth grid {grids[1].shape} differ; "
-            "regrid one to the other"
+            f"{', '.join(metrics)} need {', '.join(lost)} in both forecast and truth; add them"
         )
-    return grids[0]
+    parts = {n: replace(p, climatology=None, edges=None, index=None)
+             for n, p in pairs.items() if n in needs}  # fmt: skip
+    labels = [
+        name if level is None else f"{name}@{float(level):.12g}"
+        for name, p in parts.items()
+        for level in p.coords.get("level", [None])
+    ]
+    return Columns(tuple(parts.values()), Channels(labels, kind))
 
 
-def _shared(forecast: xr.Dataset, truth: xr.Dataset) -> list[str]:
-    names = [str(n) for n in forecast.data_vars if n in truth.data_vars]
-    if not names:
-        raise GapzooError(
-            f"no variable in common: forecast {sorted(map(str, forecast.data_vars))}, "
-            f"truth {sorted(map(str, truth.data_vars))}"
-        )
-    for name in names:
-        if "level" in forecast[name].dims:
-            lost = set(forecast["level"].values.tolist()) - set(truth["level"].values.tolist())
-            if lost:
-                raise GapzooError(f"{name}: the truth has no level {sorted(lost)}; select others")
-    return names
+def _built(
+    name: str,
+    grid: Grid,
+    weights: Mapping[str, np.ndarray],
+    pairs: Pairs | Columns,
+    options: Options | None,
+) -> dict[str, Evaluator]:
+    """The metric by region."""
+    given: dict[str, Any] = {}
+    takes: Sequence[str] = EVALUATORS[name].takes  # type: ignore[attr-defined]
+    if "leads" in takes:
+        given["leads"] = pairs.coords[LEAD] / np.timedelta64(1, "D")
+    if "channels" in takes and isinstance(pairs, Columns):
+        given["channels"] = pairs.channels
+    given |= (options or {}).get(name, {})
+    area = grid.area_weights
+    return {
+        region: EVALUATORS.build(name, area_weights=area, region=weight, **given)
+        for region, weight in weights.items()
+    }
 
 
-def _positions(field: xr.DataArray, valid: xr.DataArray) -> xr.DataArray:
-    at = field.indexes["time"].get_indexer(valid.values)
-    if (at < 0).any():
-        first = valid.values[at < 0][0]
-        raise GapzooError(
-            f"{field.name} has no time {first}, a valid time of the forecast; "
-            "give a longer truth or fewer leads"
-        )
-    return xr.DataArray(at, dims=valid.dims)
+def _run(
+    work: Mapping[str, Pairs | Columns],
+    tallies: Mapping[str, Mapping[str, Tally]],
+    progress: Progress | None,
+) -> None:
+    """Load every block once and add it to all that want it."""
+    blocks = [(name, block) for name, pairs in work.items() for block in pairs.blocks()]
+    for done, (name, block) in enumerate(blocks, 1):
+        inputs = work[name].load(block)
+        for tally in tallies[name].values():
+            tally.add(inputs, block)
+        if progress is not None:
+            progress(done, len(blocks))
+
+
+def _named(variable: str, tallies: Mapping[str, Tally], grid: Grid) -> dict[str, xr.DataArray]:
+    """Scores with (season, region, metric, *E) together, the others apart."""
+    axes = {"latitude": np.asarray(grid.latitude), "longitude": np.asarray(grid.longitude)}
+    scores = {name: tally.scores(axes) for name, tally in tallies.items()}
+    apart = {n for n, t in tallies.items() if t.any.bins or t.any.along_lead}
+    found = {f"{variable}.{name}": scores[name] for name in scores if name in apart}
+    if plain := [name for name in scores if name not in apart]:
+        joined = xr.concat([scores[n] for n in plain], xr.Variable("metric", plain))
+        found[variable] = joined.transpose("season", "region", "metric", ...)
+    return found
+
+
+def _settings(tallies: Mapping[str, Mapping[str, Tally]]) -> dict[str, Any]:
+    """The choices that a score depends on, such as ``crps.estimator``."""
+    every = {name: tally.any for group in tallies.values() for name, tally in group.items()}
+    return {
+        f"{name}.{key}": str(getattr(evaluator, key))
+        for name, evaluator in every.items()
+        for key in SETTINGS
+        if hasattr(evaluator, key)
+    }
 
 
 def _of(data: Any, name: str) -> xr.DataArray | None:
     if not isinstance(data, xr.Dataset):
         return data
     if name not in data:
-        raise GapzooError(f"climatology or mask lacks '{name}'; add it or drop the variable")
+        raise GapzooError(f"climatology, edges or mask lack '{name}'; add it or drop the variable")
     return data[name]
-
-
-def _build(name: str, grid: Grid, weight: np.ndarray, options: Options | None) -> Evaluator:
-    given = dict((options or {}).get(name, {}))
-    return EVALUATORS.build(name, area_weights=grid.area_weights, region=weight, **given)
-
-
-def _settings(built: Mapping[tuple[str, str], Evaluator]) -> dict[str, Any]:
-    """The choices that a score depends on, such as ``crps.estimator``."""
-    return {
-        f"{name}.{key}": str(getattr(evaluator, key))
-        for (_, name), evaluator in built.items()
-        for key in ("estimator", "order", "centred", "thresholds")
-        if hasattr(evaluator, key)
-    }
-
-
-def _labelled(
-    variable: str, built: Mapping[tuple[str, str], Evaluator], pairs: _Pairs
-) -> dict[str, xr.DataArray]:
-    """Results with names on their axes: (region, metric, *E), and (region, *E, bins) apart."""
-    coords = {name: pairs.forecast[name].values for name in pairs.kept}
-    plain: dict[tuple[str, str], np.ndarray] = {}
-    binned: dict[str, list[xr.DataArray]] = {}
-    regions = list(dict.fromkeys(region for region, _ in built))
-    for (region, name), evaluator in built.items():
-        shape = [*(len(c) for c in coords.values())]
-        value = evaluator.compute().cpu().numpy()
-        if not evaluator.bins:
-            plain[region, name] = _fitted(name, value, shape)
-            continue
-        dims = [*pairs.kept, *evaluator.bins]
-        value = value if value.ndim == len(dims) else value.reshape([1] * len(dims))
-        binned.setdefault(name, []).append(xr.DataArray(value, coords, dims))
-    found = {
-        f"{variable}.{name}": xr.concat(parts, xr.Variable("region", regions))
-        for name, parts in binned.items()
-    }
-    if plain:
-        names = list(dict.fromkeys(name for _, name in plain))
-        stacked = np.stack([np.stack([plain[r, n] for n in names]) for r in regions])
-        at = {"region": regions, "metric": names, **coords}
-        found[variable] = xr.DataArray(stacked, at, list(at))
-    return found
-
-
-def _fitted(name: str, value: np.ndarray, shape: list[int]) -> np.ndarray:
-    if value.size != np.prod(shape):
-        raise GapzooError(f"'{name}' gives no value for each lead and level; use its class instead")
-    return value.reshape(shape)

@@ -66,6 +66,16 @@ class LeadingMode(Evaluator):
 
     statistics: ClassVar[tuple[str, ...]] = ("cases", "pairs", "f", "o", *PRODUCTS)
     bins: ClassVar[tuple[str, ...]] = ("mode_score",)
+    labels: ClassVar = {
+        "source": ("forecast", "truth"),
+        "mode_score": (
+            "forecast_share",
+            "truth_share",
+            "pattern_correlation",
+            "variance_ratio",
+            "index_correlation",
+        ),
+    }
     uses_climatology = True
     zonal_mean: ClassVar[bool] = False
     rows: Tensor
@@ -160,13 +170,13 @@ class LeadingMode(Evaluator):
         return area.sum(-1)[(area > 0).any(-1)] if self.zonal_mean else area[area > 0]
 
     def nearest_the_pole(self, means: Mapping[str, Tensor]) -> Tensor:
-        """(K,) one for the points of the row of least area, zero elsewhere."""
-        area = self.layout(means["cases"].shape[-1])
-        rows = self.rows.masked_fill(~(area > 0).any(-1), torch.inf)
-        first = (torch.arange(len(rows), device=rows.device) == rows.argmin()).to(area.dtype)
-        if self.zonal_mean:
-            return first[(area > 0).any(-1)]
-        return first[:, None].expand(area.shape)[area > 0]
+        """(*E,K) one for the points of the row of least area that counts, zero elsewhere."""
+        area, cases = self.layout(means["cases"].shape[-1]), means["cases"]
+        inside = (area > 0).any(-1, keepdim=True) if self.zonal_mean else area > 0
+        row = torch.arange(len(area), device=area.device)[:, None].expand(inside.shape)[inside]
+        size = self.rows[row].expand(cases.shape).masked_fill(cases == 0, torch.inf)
+        first = row[size.argmin(-1)]
+        return (row == first[..., None]).to(area.dtype)
 
 
 @EVALUATORS.register("annular_mode")

@@ -131,6 +131,7 @@ class IndexRegression(Regression):
 
     series = "index"
     bins = ("source", "latitude", "longitude")
+    labels: ClassVar = {"source": ("forecast", "truth")}
 
     def finish(self, means: Mapping[str, Tensor]) -> Tensor:
         """Maps of the slope."""
@@ -157,6 +158,10 @@ class AnnualCycle(Regression):
     series = "season"
     regressors = 2
     bins = ("source", "harmonic", "latitude", "longitude")
+    labels: ClassVar = {
+        "source": ("forecast", "truth"),
+        "harmonic": ("amplitude", "day_of_maximum"),
+    }
 
     def finish(self, means: Mapping[str, Tensor]) -> Tensor:
         """Maps of amplitude and phase."""

@@ -13,7 +13,7 @@ A run of one long simulation is scored with its times as the first kept axis (dr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -77,6 +77,7 @@ class Drift(Bias):
     """
 
     along_lead = True
+    takes = ("leads",)
 
     def __init__(
         self, area_weights: Any, *, region: Any = None, leads: Sequence[float] | None = None
@@ -144,6 +145,9 @@ class Extremes(Evaluator):
     """
 
     bins = ("extreme",)
+    labels: ClassVar = {
+        "extreme": ("forecast_least", "forecast_greatest", "truth_least", "truth_greatest")
+    }
     maxima = ("greatest",)
 
     def sums(

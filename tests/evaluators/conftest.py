@@ -41,6 +41,14 @@ class Case:
         base = torch.zeros_like(self.truth) + 0.1
         return torch.stack([base - 0.43, base + 0.43], 1) if metric.climatology_axes else base
 
+    def series(self, metric: Evaluator) -> dict[str, Tensor]:
+        """Regressors by sample and lead, for a metric that takes some."""
+        if not metric.series:
+            return {}
+        z = torch.tensor([[-1.1, 0.2, 1.3, 0.4, -0.6], [0.5, -1.2, 0.3, 1.4, -0.9]])
+        both = torch.stack([z, 0.7 * z + z.flip(0)], -1)
+        return {"series": both.movedim(1, 0)[:, : metric.regressors]}
+
     def build(self, name: str, **given) -> Evaluator:
         given = {"area_weights": self.grid.area_weights, **OPTIONS.get(name, {}), **given}
         return EVALUATORS.build(name, **given)
@@ -52,7 +60,8 @@ class Case:
     def updated(self, metric: Evaluator, part: slice = slice(None), mask: Tensor | None = None):
         climatology = self.climatology(metric)
         climatology = None if climatology is None else climatology[part]
-        metric.update(self.forecast[part], self.truth[part], mask, climatology)
+        series = {k: v[part] for k, v in self.series(metric).items()}
+        metric.update(self.forecast[part], self.truth[part], mask, climatology, **series)
         return metric
 
 

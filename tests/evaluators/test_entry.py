@@ -139,5 +139,3 @@ def test_refusals_name_the_cause(forecast, truth):
         evaluate(forecast, truth, ["acc"])
     with pytest.raises(GapzooError, match="no dimension 'latitude'"):
         evaluate(forecast.isel(latitude=0), truth)
-    with pytest.raises(GapzooError, match="use its class"):
-        evaluate(forecast, truth, ["drift"])

@@ -2,6 +2,7 @@
 
 import csv
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from worlds import NAMES, expect
 from gapzoo import checkpoint, fit, recipe
 from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader, States, world_of
+
+SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +177,21 @@ def test_loss_weights_bring_whitened_errors_half_way_back(archive, wanted):
     known = area * point
     ratio = weights.expand_as(known) / known
     assert ratio.min() == pytest.approx(ratio.max().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_recipes_are_built_and_stepped(path, archive, tmp_path):
+    """Networks and options as they are, on another archive; the checkpoint loads and runs."""
+    changes = [f"archive={archive.path}", "train=[1979-01-01,1979-12-31]", "batch_size=4"]
+    changes += ["validate=[1980-01-01,1980-06-30]", "variables=[]", "max_minutes=null"]
+    changes += ["max_steps=2", "steps_per_epoch=2", "validation_samples=8", "covariance_states=200"]
+    changes += ["start=''", "basis=''", "hours=[24,48]", "accelerator=cpu"]
+    wanted = recipe.load(path, changes)
+    loaded = checkpoint.load(fit.fit(wanted, tmp_path / "run", tmp_path / "made"))
+    assert loaded.name == path.stem and loaded.details["training"]["steps"] == 2
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        losses = [float(r["value"]) for r in csv.DictReader(file) if r["name"] == "val/loss"]
+    assert len(losses) == 1 and 0.1 < losses[0] < 3
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from gapzoo.core import GapzooError
-from gapzoo.denoisers import DENOISERS
 from gapzoo.denoisers.experts import SparseExperts, grouped, looped
-from gapzoo.denoisers.mixture import Mixture, NoiseLevelExperts
+from gapzoo.denoisers.mixture import LevelExperts, Mixture, NoiseLevelExperts
 
 TINY = {"patch": 2, "size": 16, "depth": 2, "heads": 2, "width": 8, "embedding": 16}
 
@@ -115,9 +114,29 @@ def test_each_noise_level_meets_its_own_network():
     assert network(normal(8, 1, 1, 4, 8), c_noise[:1]).unique().tolist() == [2.0]
 
 
+def test_a_mixture_sends_each_noise_level_to_its_own_position_wise_network():
+    """Below r = 0.5 the first, above it the second; alone as in a mixed batch, and none is idle."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Mixture(channels=1, edges=(0.5,), experts=2, **TINY).eval()
+        for p in network.parameters():
+            if not p.any():
+                torch.nn.init.normal_(p, std=0.1)
+    first, second = next(m for m in network.modules() if isinstance(m, LevelExperts)).networks
+    x, low, high = normal(8, 2, 1, 4, 8), math.log(0.2) / 4, math.log(2.0) / 4
+    with torch.no_grad():
+        before = network(x, torch.tensor([high, low]))
+        torch.testing.assert_close(network(x[1:], torch.tensor([low])), before[1:])
+        second.fc1.weight.zero_()
+        after = network(x, torch.tensor([high, low]))
+    assert torch.equal(before[1], after[1]) and not torch.allclose(before[0], after[0])
+    network(x, torch.tensor([low, low])).sum().backward()
+    assert second.fc2.weight.grad is None and first.fc2.weight.grad.any()
+
+
 def test_auxiliary_loss_comes_from_the_networks_that_were_visited():
     arguments = {"of": "mixture_small", "edges": (0.5,), "experts": 4, **TINY}
-    network = DENOISERS.build("mixture_levels_small", channels=1, **arguments)
+    network = NoiseLevelExperts(channels=1, **arguments)
     network(normal(9, 1, 1, 8, 16), torch.full((1,), -1.0)).sum().backward()
     network(normal(9, 1, 1, 8, 16), torch.full((1,), 1.0))
     assert network.aux_loss().item() == network.networks[1].aux_loss().item()

@@ -174,8 +174,16 @@ class StationPressure(NonlinearOperator):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(...,C,H,W) -> (...,N) Pa."""
+        return self.place(x) * self._ratio(x)
+
+    def _ratio(self, x: Tensor) -> Tensor:
+        """(...,N) pressure at the station over that at the model's surface."""
         ratio = 1 - LAPSE_RATE * self.above / self.temperature(x)
-        return self.place(x) * ratio ** (GRAVITY / (GAS_CONSTANT * LAPSE_RATE))
+        return ratio ** (GRAVITY / (GAS_CONSTANT * LAPSE_RATE))
+
+    def frozen(self, x: Tensor) -> LinearObservationOperator:
+        """The linear operator with the temperature of a state (C,H,W); equal to this at it."""
+        return self.place.rescaled(self._ratio(x))
 
 
 def sigma_layers(levels: np.ndarray) -> np.ndarray:

@@ -29,12 +29,14 @@ def superob(
     hours: float = 1.0,
     levels: float = 0.1,
     correlation: float = 0.0,
+    by_station: bool = False,
 ) -> Observations:
     """Average each box with weights 1/error^2.
 
     Args:
         correlation: of the errors within a box. The average of n has the variance
             v (correlation + (1 - correlation) / n), v the harmonic mean of the variances.
+        by_station: keep stations apart, so that only the levels of each are averaged.
 
     Raises:
         GapzooError: where the correlation is not within 0..1.
@@ -42,31 +44,31 @@ def superob(
     if not 0 <= correlation <= 1:
         raise GapzooError(f"correlation {correlation}; give one within 0 to 1")
     table = observations.table.assign(box=_boxes(observations, degrees, hours, levels))
-    groups = table.groupby(["variable", "box"], sort=False)
-    rows = [_average(group, correlation) for _, group in groups]
-    return Observations(pd.DataFrame(rows), observations.level_kind)
+    keys = ["variable", "box", *["station"] * by_station]
+    box = table.groupby(keys, sort=False).ngroup().to_numpy()
+    averaged = _averages(table, box, correlation).drop(columns="box")
+    return Observations(averaged, observations.level_kind)
 
 
-def _average(group: pd.DataFrame, correlation: float) -> dict:
-    first = group.iloc[0]
-    if len(group) == 1:
-        return first.drop("box").to_dict()
-    weights = (1 / group["error"] ** 2).to_numpy()
-    share = weights / weights.sum()
-    east = np.exp(1j * np.deg2rad(group["longitude"].to_numpy())) @ share
-    variance = len(group) / weights.sum() * (correlation + (1 - correlation) / len(group))
-    since = (group["time"] - first["time"]).dt.total_seconds().to_numpy() @ share
-    return {
-        "time": first["time"] + pd.Timedelta(seconds=float(since)),
-        "latitude": group["latitude"].to_numpy() @ share,
-        "longitude": np.rad2deg(np.angle(east)),
-        "level": np.exp(np.log(group["level"].to_numpy()) @ share),
-        "variable": first["variable"],
-        "value": group["value"].to_numpy() @ share,
-        "error": np.sqrt(variance),
-        "type": first["type"],
-        "station": first["station"],
-    }
+def _averages(table: pd.DataFrame, box: np.ndarray, correlation: float) -> pd.DataFrame:
+    """One row a box; what is not averaged is that of its first row."""
+    weight = (1 / table["error"] ** 2).to_numpy()
+    count, total = np.bincount(box), np.bincount(box, weight)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(box, weight * values) / total
+
+    first = table.groupby(box).head(1).reset_index(drop=True)
+    turn = np.exp(1j * np.deg2rad(table["longitude"].to_numpy()))
+    longitude = np.rad2deg(np.angle(mean(turn.real) + 1j * mean(turn.imag)))
+    since = (table["time"] - first["time"].to_numpy()[box]).dt.total_seconds().to_numpy()
+    first["time"] += pd.to_timedelta(mean(since), unit="s").round("ms").to_numpy()
+    first["longitude"] = np.where(count > 1, longitude, first["longitude"])
+    first["level"] = np.exp(mean(np.log(table["level"].to_numpy())))
+    for name in ("latitude", "height", "value"):
+        first[name] = mean(table[name].to_numpy())
+    first["error"] = np.sqrt(count / total * (correlation + (1 - correlation) / count))
+    return first
 
 
 def _boxes(observations: Observations, degrees: float, hours: float, levels: float) -> list:

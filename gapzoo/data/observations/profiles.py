@@ -1,9 +1,9 @@
 """Observations on pressure levels and at stations, of a world on sigma levels.
 
-At a place a column x_1 .. x_K lies at ln sigma_1 < .. < ln sigma_K, over the surface pressure ps,
+At a place a column x_1 .. x_K lies at s_k = ln sigma_k, s_1 < .. < s_K, over the surface pressure ps,
 all interpolated bilinearly. An observation at pressure p is compared with
 
-    s = ln(p / ps),    H(x) = x_k + w (x_k+1 - x_k),    w = (s - ln sigma_k) / ln(sigma_k+1 / sigma_k)
+    s = ln(p / ps),    H(x) = x_k + w (x_k+1 - x_k),    w = (s - s_k) / (s_k+1 - s_k)
 
 which moves with the state's own ps: linear in each variable, not in ps. Above the highest level the
 value is constant; below the lowest as well, but temperature follows the standard lapse rate there
@@ -195,7 +195,7 @@ def operators_for(
         at = np.flatnonzero(mask)
         if not len(at):
             continue
-        place = tuple(table[name].to_numpy()[at] for name in ("latitude", "longitude"))
+        place = (table["latitude"].to_numpy()[at], table["longitude"].to_numpy()[at])
         if kind == "aloft":
             level = table["level"].to_numpy()[at]
             part: Any = OnPressure.at(grid, channels, *place, variable[at], level)

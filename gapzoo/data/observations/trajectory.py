@@ -4,8 +4,8 @@ With states x_1 .. x_T at times t_1 < .. < t_T and an observation at t in [t_k, 
 
     y = (1 - w) H x_k + w H x_k+1,      w = (t - t_k) / (t_k+1 - t_k).
 
-The states are stacked along their channels, (T*C, H, W), which keeps the operator one of gather and
-weights: ``states.flatten(-4, -3)`` of (..., T, C, H, W) is what it takes, its adjoint what it gives.
+The states are stacked along their channels, (T*C, H, W), which keeps the operator one of gather
+and weights: it takes ``states.flatten(-4, -3)`` of (..., T, C, H, W), and its adjoint gives it.
 """
 
 from __future__ import annotations

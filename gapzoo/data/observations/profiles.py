@@ -1,7 +1,7 @@
 """Observations on pressure levels and at stations, of a world on sigma levels.
 
-At a place a column x_1 .. x_K lies at s_k = ln sigma_k, s_1 < .. < s_K, over the surface pressure ps,
-all interpolated bilinearly. An observation at pressure p is compared with
+At a place a column x_1 .. x_K lies at s_k = ln sigma_k, s_1 < .. < s_K, over the surface pressure
+ps, all interpolated bilinearly. An observation at pressure p is compared with
 
     s = ln(p / ps),    H(x) = x_k + w (x_k+1 - x_k),    w = (s - s_k) / (s_k+1 - s_k)
 

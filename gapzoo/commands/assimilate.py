@@ -61,8 +61,8 @@ def _task(wanted: Any, prior: Any) -> Any:
         forecaster = network.forecaster
     error, letkf = None, None
     if wanted.form not in ("none", "renoise"):
-        share = wanted.static or None
-        error = static_error(prior, network, wanted.hours, wanted.inflation, share)
+        static = wanted.static or None
+        error = static_error(prior, network, wanted.hours, wanted.inflation, static)
     if wanted.form == "hybrid":
         settings = {"length": 1e6, "vertical": 0.5, **wanted.filter}
         where = {k: settings.pop(k) for k in ("length", "vertical")}
@@ -76,6 +76,8 @@ def _task(wanted: Any, prior: Any) -> Any:
         error=error,
         start_sigma=wanted.start_sigma,
         filter=letkf,
+        share=wanted.share,
+        doubt=wanted.doubt,
     )
 
 

@@ -113,6 +113,8 @@ class CycleMethod(ABC):
         return found if net is None else {**found, "forecaster_sha256": net.hash}
 
 
+LEAST = 1e-7
+"""Of the static error's variances, normalised: forecasts are never exact."""
 LARGEST = 50.0
 """Spreads from the climatology beyond which an analysis is no state of the atmosphere."""
 
@@ -280,6 +282,8 @@ class GapCycle(CycleMethod):
         static: the static error as a share of the climate's variance, scale by scale, instead of
             the network's own error; needed with ``speedy``.
         filter: of ``hybrid``: ``length``, ``vertical``, ``inflation``, ``rtps`` of the LETKF.
+        share: of ``hybrid``: part of the ensemble's covariance that is taken by scale.
+        doubt: of the factor by which innovations may scale the ensemble's covariance.
         options: of Sampling.
     """
 
@@ -295,6 +299,8 @@ class GapCycle(CycleMethod):
         inflation: float = 1.0,
         static: float | None = None,
         filter: dict[str, Any] | None = None,
+        share: float = 0.0,
+        doubt: float = 0.0,
         **options: Any,
     ) -> None:
         if prior is None:
@@ -303,6 +309,7 @@ class GapCycle(CycleMethod):
         self.prior = checkpoint_for(setting, prior)
         super().__init__(setting, protocol, forecaster, ensemble)
         given = {"form": form, "start_sigma": start_sigma, "inflation": inflation}
+        given |= {"share": share, "doubt": doubt}
         self.options = {**given, "static": static, "filter": filter}
         settings = {**LETKFCycle.defaults, **(filter or {})}
         if settings["adaptive"]:
@@ -322,6 +329,8 @@ class GapCycle(CycleMethod):
             error=self._error(form, inflation, static),
             start_sigma=start_sigma,
             filter=LETKF(where, **settings) if form == "hybrid" else None,
+            share=share,
+            doubt=doubt,
         )
 
     def _error(self, form: str, inflation: float, static: float | None) -> Any:
@@ -375,4 +384,5 @@ def static_error(
         return error.with_eigenvalues(inflation * error.eigenvalues)
     if prior.covariance is None:
         raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
-    return prior.covariance.with_eigenvalues(inflation * static * prior.covariance.eigenvalues)
+    values = inflation * static * prior.covariance.eigenvalues
+    return prior.covariance.with_eigenvalues(values.clamp(min=LEAST))

@@ -51,6 +51,8 @@ class AssimilationRecipe:
         inflation: factor on the variances of the forecast's static error.
         static: that error as a share of the climate's variance; the network's own where 0.
         filter: of ``hybrid``: ``length`` (m), ``vertical`` (log level), ``inflation``, ``rtps``.
+        share: of ``hybrid``: part of the ensemble's covariance that is taken by scale.
+        doubt: of the factor by which innovations may scale the ensemble's covariance; 0 is none.
         window: the analysis is at the window's ``end`` or ``start`` (4D; needs a network).
         slot: hours to which times of observations are rounded; 0 is ``hours``.
         sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...
@@ -71,6 +73,8 @@ class AssimilationRecipe:
     inflation: float = 1.0
     static: float = 0.0
     filter: dict[str, float] = field(default_factory=dict)
+    share: float = 0.0
+    doubt: float = 0.0
     window: str = "end"
     slot: int = 0
     sampling: dict[str, Any] = field(default_factory=dict)

@@ -34,13 +34,14 @@ from gapzoo.diffusion.guidance.robust import StudentConstraint
 from gapzoo.diffusion.prior import Prior, RenoisedForecast
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
-from gapzoo.tasks.flow import flow_update, point_deviation
+from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation
 from gapzoo.tasks.forecast_error import likelihood
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.windows import Timed, at_start, first_guess
 
 FORMS = ("none", "renoise", "gaussian", "mean", "hybrid")
 Observed = list[GaussianConstraint]
+Error = SpectralCovariance | ZonalCovariance
 
 
 def constraint(
@@ -88,6 +89,9 @@ class Assimilation:
             ``hybrid`` the static part of the forecast's.
         start_sigma: of ``renoise``.
         filter: of ``hybrid``: localisation, inflation and relaxation of the ensemble's part.
+        share: of ``hybrid``: part of the ensemble's covariance that is taken by scale (``flow``).
+        doubt: standard deviation of the factor by which innovations may scale the members'
+            covariance beforehand (``flow.consistent``); they may not where 0.
     """
 
     prior: Prior
@@ -95,9 +99,11 @@ class Assimilation:
     sampling: Sampling
     forecaster: Forecaster | None = None
     form: str = "gaussian"
-    error: SpectralCovariance | ZonalCovariance | None = None
+    error: Error | None = None
     start_sigma: float = 0.3
     filter: LETKF | None = None
+    share: float = 0.0
+    doubt: float = 0.0
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -106,6 +112,8 @@ class Assimilation:
             raise GapzooError(f"form '{self.form}' needs the forecaster's error covariance")
         if self.form == "hybrid" and self.filter is None:
             raise GapzooError("form 'hybrid' needs a filter: how the ensemble is localised")
+        if not 0 <= self.share <= 1 or self.doubt < 0:
+            raise GapzooError(f"share {self.share}, doubt {self.doubt}; 0 to 1, and 0 or more")
 
     def analyse(
         self,
@@ -127,17 +135,30 @@ class Assimilation:
         anomaly = None if forcing is None else forcing[None]
         cond = self.world.condition(pd.DatetimeIndex([time]), anomaly)
         seen = [observations] if isinstance(observations, GaussianConstraint) else observations
-        if self.form == "hybrid" and forecast is not None and seen:
-            assert self.filter is not None
-            forecast = flow_update(self.filter, forecast, seen, self._deviation, generator)
+        error = self.error
+        if forecast is not None and seen and error is not None:
+            forecast, error = self._flow(forecast, seen, error, generator)
         return self.sampling.draw(
             self.prior,
             self.world.shape,
             generator,
             observations=lambda rows: [_of_members(c, rows) for c in seen or []],
             forcing=cond,
-            forecast=self._forecast(forecast),
+            forecast=self._forecast(forecast, error),
         )
+
+    def _flow(
+        self, members: Tensor, seen: Observed, error: Error, generator: MemberGenerator
+    ) -> tuple[Tensor, Error]:
+        """The members, scaled and with ``hybrid`` drawn given the observations; their error."""
+        if self.doubt:
+            members = consistent(members, seen, self._deviation, self.doubt)
+        if self.form != "hybrid":
+            return members, error
+        assert self.filter is not None
+        members, error = divided(members, self.share, error)
+        deviation = point_deviation(error, self.world.shape) if self.share else self._deviation
+        return flow_update(self.filter, members, seen, deviation, generator), error
 
     @cached_property
     def _deviation(self) -> Tensor:
@@ -145,19 +166,17 @@ class Assimilation:
         assert self.error is not None
         return point_deviation(self.error, self.world.shape)
 
-    def _forecast(self, members: Tensor | None) -> Any:
+    def _forecast(self, members: Tensor | None, error: Error | None) -> Any:
         if members is None or self.form == "none":
             return None
         if self.form == "renoise":
             return lambda rows: RenoisedForecast(members[rows], self.start_sigma)
-        assert self.error is not None
+        assert error is not None
         own = getattr(self.prior.denoiser, "climatology", None)
         if self.form in ("gaussian", "hybrid"):
-            return lambda rows: likelihood(members[rows], self.error, own)  # type: ignore[arg-type]
+            return lambda rows: likelihood(members[rows], error, own)
         mean = members.mean(0, keepdim=True)
-        ensemble = self.error.of(members - mean).eigenvalues * len(members)
-        total = self.error.eigenvalues + ensemble / max(len(members) - 1, 1)
-        return likelihood(mean, self.error.with_eigenvalues(total), own)
+        return likelihood(mean, divided(members, 1.0, error)[1], own)
 
     def cycle(
         self,

@@ -14,6 +14,14 @@ y = H x + N(0, R) the first is an ensemble filter with the error R + H P H^T,
 which LETKF solves, localised, with the diagonal of H P H^T; its members are m + Z w_i. The second
 is the diffusion prior under y, with the error R, and under the forecast m + Z w_i with the error
 P: the form ``gaussian``. Nothing counts twice, and with P = 0 the filter is all there is.
+
+A few members know the amplitude of the errors at each scale and latitude better than they know
+where on the circle the errors are. So a ``share`` s of the ensemble's covariance B can be taken in
+the modes of the climate, homogeneous along longitude and not localised:
+
+    B  ~  (1 - s) Z Z^T + s B_modes,      P  ->  P + s B_modes,      Z  ->  sqrt(1 - s) Z.
+
+``consistent`` scales the members' anomalies beforehand to what their own innovations ask for.
 """
 
 from __future__ import annotations
@@ -25,20 +33,105 @@ from torch import Tensor
 
 from gapzoo.baselines.letkf import LETKF
 from gapzoo.core import MemberGenerator
-from gapzoo.diffusion.covariance import CovarianceOperator, DiagonalCovariance
+from gapzoo.diffusion.covariance import (
+    CovarianceOperator,
+    DiagonalCovariance,
+    SpectralCovariance,
+)
 from gapzoo.diffusion.guidance import GaussianConstraint
+from gapzoo.diffusion.zonal import ZonalCovariance
 
 DRAWS = 64
 """States that the static deviation at each point is taken from, all longitudes together."""
 
 
 def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> Tensor:
-    """(C, H, W) standard deviation of a covariance that is homogeneous along longitude."""
+    """(C, H, W) standard deviation of a covariance that is homogeneous along longitude.
+
+    Exact in zonal modes, from ``DRAWS`` states otherwise.
+    """
+    if isinstance(error, ZonalCovariance):
+        return _zonal_variance(error).sqrt().unflatten(0, shape[:2])[..., None].expand(shape)
     total = torch.zeros(shape)
     noise = MemberGenerator(0, DRAWS)
     for part in noise.split(8):
         total += error.sample(part.randn((len(part), *shape))).square().sum(0)
     return (total.mean(-1, keepdim=True) / DRAWS).sqrt().expand(shape)
+
+
+def _zonal_variance(error: ZonalCovariance) -> Tensor:
+    """(C*H,) sum over wavenumbers of tail + |E|^2 (lambda - tail), those above 0 twice."""
+    *inside, tail = error.eigenvalues.split([*error.ranks, 1])
+    width, found = error.shape[2], torch.zeros(error.shape[0] * error.shape[1])
+    for m, (vectors, values) in enumerate(zip(error.vectors, inside, strict=True)):
+        power = vectors.real.square() + vectors.imag.square()
+        found += (1 if m in (0, width / 2) else 2) / width * (tail + power @ (values - tail))
+    return found
+
+
+def divided(
+    members: Tensor, share: float, error: ZonalCovariance | SpectralCovariance
+) -> tuple[Tensor, ZonalCovariance | SpectralCovariance]:
+    """The members with (1 - share) of their variance, and the error with the rest of it.
+
+    Args:
+        members: (M, C, H, W) normalised forecasts.
+        share: s, 0 to 1.
+        error: P, whose basis takes the rest.
+    """
+    if share == 0:
+        return members, error
+    mean, count = members.mean(0, keepdim=True), len(members)
+    own = error.of(members - mean).eigenvalues * (count / max(count - 1, 1))
+    rest = mean + (1 - share) ** 0.5 * (members - mean)
+    return rest, error.with_eigenvalues(error.eigenvalues + share * own)
+
+
+def consistent(
+    members: Tensor, observations: Sequence[GaussianConstraint], deviation: Tensor, doubt: float
+) -> Tensor:
+    """The members, their covariance B times the factor a that the innovations d ask for.
+
+    With errors scaled to 1 (observations and static ones together), S = H B H^T + 1 and
+
+        a_o = (d^T d - N) / tr(S - 1),      var a_o = 2 tr(S^2) / tr(S - 1)^2,
+
+    and a is the mean of a_o and 1, weighed by their variances (after Miyoshi 2011, eqs. 6-10, for
+    the globe and without a memory: what it adds stays in the members).
+
+    Args:
+        members: (M, C, H, W) normalised forecasts.
+        observations: as in ``flow_update``.
+        deviation: (C, H, W) of the static error.
+        doubt: standard deviation of a around 1, beforehand.
+    """
+    gram, misfit, number = torch.zeros(len(members), len(members)).double(), 0.0, 0
+    for constraint in observations:
+        y, errors, seen = _seen(constraint, members, deviation)
+        anomalies = ((seen - seen.mean(0)) / errors).double() / (len(members) - 1) ** 0.5
+        gram += anomalies @ anomalies.T
+        misfit += float((((y - seen.mean(0)) / errors).double() ** 2).sum())
+        number += len(y)
+    spread = float(gram.trace())
+    if spread <= 0:
+        return members
+    asked = (misfit - number) / spread
+    unsure = 2 * (float(gram.square().sum()) + 2 * spread + number) / spread**2
+    factor = (unsure + doubt**2 * asked) / (unsure + doubt**2)
+    mean = members.mean(0, keepdim=True)
+    return mean + min(max(factor, 0.5), 4.0) ** 0.5 * (members - mean)
+
+
+def _seen(
+    constraint: GaussianConstraint, members: Tensor, deviation: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What was observed (N,), its error with the static one's (N,), what members show (M, N)."""
+    operator, mean = constraint.operator, members.mean(0, keepdim=True)
+    static = (operator(mean + deviation) - operator(mean))[0].flatten()
+    y, own = constraint.y.mean(0).flatten(), torch.ones_like(static)
+    if isinstance(constraint.noise, DiagonalCovariance):
+        own = constraint.noise.eigenvalues.to(own).flatten().expand_as(own)
+    return y, (own + static**2).sqrt(), operator(members).flatten(1)
 
 
 def flow_update(
@@ -59,11 +152,7 @@ def flow_update(
         generator: a stream a member.
     """
     for constraint in observations:
-        operator, mean = constraint.operator, members.mean(0, keepdim=True)
-        static = (operator(mean + deviation) - operator(mean))[0]
-        y, own = constraint.y.mean(0), torch.ones_like(constraint.y[0])
-        if isinstance(constraint.noise, DiagonalCovariance):
-            own = constraint.noise.eigenvalues.to(own).expand_as(own)
+        y, errors, _ = _seen(constraint, members, deviation)
         streams = None if generator is None else generator.fork("flow")
-        members = letkf.analyse(members, operator, y, (own + static**2).sqrt(), streams)
+        members = letkf.analyse(members, constraint.operator, y, errors, streams)
     return members

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linear import EXACT, MEAN_ERROR, SCHEDULE, START, H, N, Probe, W, spectral, toy
+from linear import EXACT, MEAN_ERROR, SCHEDULE, START, H, N, Probe, W, matrix, spectral, toy
 from worlds import expect
 
 from gapzoo.baselines.letkf import LETKF
@@ -10,8 +10,9 @@ from gapzoo.core import GapzooError
 from gapzoo.diffusion import GaussianDenoiser
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import Prior
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.tasks.assimilation import Assimilation
-from gapzoo.tasks.flow import point_deviation
+from gapzoo.tasks.flow import consistent, divided, point_deviation
 
 STATIC, M = 0.2, 6
 
@@ -78,3 +79,75 @@ def test_a_hybrid_without_a_filter_is_refused():
             form="hybrid",
             error=spectral([1.0] * 3),
         )
+
+
+def zonal(seed: int = 0) -> ZonalCovariance:
+    """A covariance of few modes on the toy grid."""
+    rng = torch.Generator().manual_seed(seed)
+    waves = torch.randn(40, 1, H, W, generator=rng).cumsum(-1)
+    return ZonalCovariance.fit([waves - waves.mean(0)], threshold=0.5)
+
+
+def test_the_deviation_in_zonal_modes_is_exact():
+    error = zonal()
+    whole = error.apply(torch.eye(N).reshape(N, 1, H, W)).flatten(1)
+    deviation = point_deviation(error, (1, H, W)).flatten()
+    assert torch.allclose(deviation**2, whole.diagonal(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_share_moves_variance_into_the_modes_and_loses_none(share):
+    error, members = zonal(), torch.randn(9, 1, H, W, generator=torch.Generator().manual_seed(1))
+    rest, wider = divided(members, share, error)
+    b = torch.cov(members.flatten(1).T)
+    assert torch.allclose(torch.cov(rest.flatten(1).T), (1 - share) * b, atol=1e-5)
+    assert torch.allclose(rest.mean(0), members.mean(0), atol=1e-6)
+    extra = error.with_eigenvalues((wider.eigenvalues - error.eigenvalues).clamp(min=1e-9))
+    moved = extra.apply(torch.eye(N).reshape(N, 1, H, W)).flatten(1).trace()
+    assert moved.item() == pytest.approx(share * b.trace().item(), rel=1e-3, abs=1e-5)
+
+
+def test_a_share_is_the_kalman_filter_of_both_parts():
+    """One observation, so that the filter's diagonal H P H^T is the whole of it."""
+    world, share = toy(), 0.4
+    task = Assimilation(
+        prior=Prior(GaussianDenoiser(torch.zeros(1, H, W), spectral([1e3] * 3), SCHEDULE)),
+        world=world.world,
+        sampling=EXACT,
+        forecaster=world.forecaster,
+        form="hybrid",
+        error=spectral([STATIC] * 3),
+        filter=LETKF(),
+        share=share,
+    )
+    members = torch.randn(M, 1, H, W, generator=torch.Generator().manual_seed(0))
+    points, y, r = Points([4]), torch.tensor([1.5]), 0.3
+    seen = GaussianConstraint(points, y[None], r)
+    drawn = task.analyse(START, Probe(torch.zeros(M, N)), seen, forecast=members)
+    x = members.flatten(1).double()
+    modes = divided(members, share, task.error)[1]
+    p = (1 - share) * torch.cov(x.T) + matrix(modes)
+    h = torch.eye(N, dtype=torch.float64)[points.places]
+    point = point_deviation(modes, (1, H, W)).flatten()[points.places].double() ** 2
+    assert torch.allclose((h @ matrix(modes) @ h.T).flatten(), point, rtol=0.3)
+    mean = x.mean(0) + p @ h.T @ (h @ p @ h.T + r).inverse() @ (y - h @ x.mean(0))
+    assert (drawn.flatten(1).double().mean(0) - mean).abs().max() < 0.1
+
+
+def test_members_are_scaled_to_what_their_innovations_ask_for():
+    """Ten thousand points of B = 1, R = 1 that lie 3 deviations of R + B off: B asks for 17."""
+    members = torch.randn(20, 1, 100, 100, generator=torch.Generator().manual_seed(0))
+    points, none = Points(list(range(10_000))), torch.zeros(1, 100, 100)
+    mean = members.mean(0)
+
+    def spread(size: float, doubt: float) -> float:
+        noise = torch.randn(10_000, generator=torch.Generator().manual_seed(1))
+        y = (mean.flatten() + size * 2**0.5 * noise)[None]
+        found = consistent(members, [GaussianConstraint(points, y, 1.0)], none, doubt)
+        assert torch.allclose(found.mean(0), mean, atol=1e-5)
+        return float(found.var(0).mean() / members.var(0).mean())
+
+    assert spread(1.0, 0.3) == pytest.approx(1.0, abs=0.05)
+    assert spread(1.5, 1e3) == pytest.approx(1.5**2 * 2 - 1, rel=0.05)
+    assert spread(3.0, 1e3) == pytest.approx(4.0, rel=1e-3), "no further than that"
+    assert 1.0 < spread(1.5, 0.1) < spread(1.5, 0.3) < 1.5**2 * 2 - 1

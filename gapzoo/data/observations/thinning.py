@@ -67,6 +67,7 @@ def _averages(table: pd.DataFrame, box: np.ndarray, correlation: float) -> pd.Da
     first["level"] = np.exp(mean(np.log(table["level"].to_numpy())))
     for name in ("latitude", "height", "value"):
         first[name] = mean(table[name].to_numpy())
+    first["latitude"] = first["latitude"].clip(-90, 90)  # against rounding at a pole
     first["error"] = np.sqrt(count / total * (correlation + (1 - correlation) / count))
     return first
 

@@ -1,8 +1,9 @@
 """What seasons and climates are looked at in: some two-dimensional fields of each state.
 
 Z500, T850, U850, Q700 and mean sea level pressure of ``gapzoo.core.pressure``, surface pressure,
-and the temperature of the lowest level (``lowest_level_temperature``). A world that some of these
-cannot be made of gives the others; one that gives none of them is looked at in its own channels.
+the temperature of the lowest level (``lowest_level_temperature``) and precipitation. A world that
+some of these cannot be made of gives the others; one that gives none of them is looked at in its
+own channels.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gapzoo.core.pressure import HEADLINE, to_pressure
 from gapzoo.core.world import World
 
 LOWEST = "lowest_level_temperature"
+RAIN = "total_precipitation"
 EVERY = (*HEADLINE, LOWEST, "surface_pressure")
 
 
@@ -51,7 +53,8 @@ class Diagnostics:
 
     @cached_property
     def _possible(self) -> tuple[str, ...]:
-        return tuple(label for label in EVERY if self._makes(label))
+        rain = [c.label for c in self.world.channels if c.variable.startswith(RAIN)]
+        return tuple(label for label in (*EVERY, *rain) if self._makes(label))
 
     @cached_property
     def channels(self) -> Channels:

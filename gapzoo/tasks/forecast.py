@@ -8,8 +8,8 @@ groups that share a batch; a group goes on after the last lead that all of it ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gapzoo.core import Channels, GapzooError
-from gapzoo.core.world import World
+from gapzoo.core import Channels, GapzooError, MemberGenerator
+from gapzoo.core.random import derive_seed
 from gapzoo.data.output import ForecastStore
 from gapzoo.tasks.diagnostics import Diagnostics
+from gapzoo.tasks.initial import Analyses, Truth, moved, stacked
 from gapzoo.tasks.rollout import Frame, Rollout, Start
-from gapzoo.tasks.settings import RolloutSettings
-
-Progress = Callable[[int], None]
+from gapzoo.tasks.sea import SeaSurface, check_kind
+from gapzoo.tasks.settings import RolloutSettings, device_of
 
 
 @dataclass
@@ -33,15 +33,21 @@ class ForecastRecipe(RolloutSettings):
 
     Args:
         initial: an archive, or a store of analyses in the layout of WeatherBench 2.
+        perturb: of the members, where ``initial`` is an archive; see ``gapzoo.tasks.initial``.
+        forcing: archive of the sea surface; ``initial`` where that is one, else climatology.
+        truth: archive that the report compares with; ``forcing`` where empty.
         times: initial times.
         lead_days: length of the forecast.
         write_hours: between the leads that are written; 0 is every step.
         group: initial times that share a batch.
-        sst: ``persisted`` anomalies, or the ``climatology``.
+        sst: see ``gapzoo.tasks.sea``.
     """
 
     initial: str = "archives/speedy-t21.zarr"
-    times: list[str] = None  # type: ignore[assignment]
+    perturb: float = 0.0
+    forcing: str = ""
+    truth: str = ""
+    times: list[str] = field(default_factory=lambda: ["2010-01-10T00"])
     lead_days: float = 15
     write_hours: int = 0
     group: int = 4
@@ -49,15 +55,13 @@ class ForecastRecipe(RolloutSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.times = self.times or ["2010-01-10T00"]
         every = self.write_hours or self.hours
         if every % self.hours or self.lead_days * 24 < every:
             raise GapzooError(
                 f"write_hours {every} must be a multiple of the step, {self.hours} h, and not "
                 f"beyond the lead, {self.lead_days:g} days"
             )
-        if self.sst not in ("persisted", "climatology"):
-            raise GapzooError(f"sst '{self.sst}' of a forecast; 'persisted' or 'climatology'")
+        check_kind(self.sst)
 
     @property
     def leads(self) -> list[int]:
@@ -108,6 +112,14 @@ class Forecasts:
             attributes=self.attributes,
         )
 
+    def groups(self, size: int) -> list[pd.DatetimeIndex]:
+        """Initial times that share a batch."""
+        return [self.times[i : i + size] for i in range(0, len(self.times), size)]
+
+    def done(self, starts: Sequence[Start]) -> list[int]:
+        """Leads that a group goes on from."""
+        return written(starts, *self.stores())
+
     def run(self, starts: Sequence[Start]) -> Iterator[list[Frame]]:
         """Carry a group to its end, yielding each step after it was written.
 
@@ -133,6 +145,23 @@ class Forecasts:
             yield frames
             if lead >= left[-1]:
                 return
+
+
+def starts_of(
+    times: pd.DatetimeIndex,
+    initial: Truth | Analyses,
+    sea: SeaSurface,
+    settings: RolloutSettings,
+    name: str = "forecast",
+) -> list[Start]:
+    """Initial times with their states and forcing; streams depend on seed, name and time alone."""
+    device, found = device_of(settings.device), []
+    for time in times:
+        seed = derive_seed(settings.seed, name, time)
+        generator = moved(MemberGenerator(seed, settings.members), device)
+        states = initial.states(time, generator).to(device)
+        found.append(Start(states, time, generator, sea.at(time)))
+    return found
 
 
 def written(starts: Sequence[Start], *stores: ForecastStore) -> list[int]:
@@ -161,26 +190,3 @@ def read_state(store: ForecastStore, time: pd.Timestamp, lead: int | None = None
         if lead is not None:
             chosen = chosen.sel(prediction_timedelta=pd.Timedelta(hours=lead))
         return torch.from_numpy(stacked(chosen, store.world))
-
-
-def stacked(data, world: World) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """([M], C, H, W) of an xarray data set of one valid time, in the world's channels.
-
-    Raises:
-        GapzooError: where a channel or the grid is not the world's.
-    """
-    fields = []
-    for channel in world.channels:
-        if channel.variable not in data:
-            raise GapzooError(f"the initial states have no '{channel.variable}'; {world.name} does")
-        field = data[channel.variable]
-        if channel.level is not None:
-            if not np.isclose(data["level"].values, channel.level).any():
-                raise GapzooError(f"the initial states have no '{channel.label}'")
-            field = field.sel(level=channel.level, method="nearest")
-        fields.append(field.values.astype(np.float32))
-    if fields[0].shape[-2:] != world.grid.shape:
-        raise GapzooError(
-            f"initial states on a grid of {fields[0].shape[-2:]}, not {world.grid.shape}"
-        )
-    return np.stack(fields, -3)

@@ -22,7 +22,10 @@ class Trained(Protocol):
 
     name: str
     world: World
-    covariance: Any
+
+    @property
+    def covariance(self) -> Any:
+        """Of a prior that was trained around one; else None."""
 
     @property
     def prior(self) -> Prior:
@@ -60,7 +63,7 @@ class RolloutSettings:
         device: such as ``cpu`` or ``cuda``.
     """
 
-    prior: str = "unet_small.speedy-t21-v1"
+    prior: str = "unet_small.speedy-t21-v2"
     forecaster: str = "convcast_small.speedy-t21-v1"
     hours: int = 24
     form: str = "gaussian"

@@ -17,7 +17,7 @@ import xarray as xr
 
 from gapzoo.core import Channels, GapzooError, Grid
 from gapzoo.evaluators import EVALUATORS
-from gapzoo.evaluators.align import ALIASES, LEAD, Columns, Pairs
+from gapzoo.evaluators.align import ALIASES, LEAD, Block, Columns, Pairs
 from gapzoo.evaluators.base import Evaluator
 from gapzoo.evaluators.regions import region_weights
 from gapzoo.evaluators.standard import common_grid, level_kind, shared, standard, with_own_levels
@@ -202,11 +202,16 @@ def _run(
     """Load every block once and add it to all that want it."""
     blocks = [(name, block) for name, pairs in work.items() for block in pairs.blocks()]
     for done, (name, block) in enumerate(blocks, 1):
-        inputs = work[name].load(block)
-        for tally in tallies[name].values():
-            tally.add(inputs, block)
+        _add(work[name], block, tallies[name])
         if progress is not None:
             progress(done, len(blocks))
+
+
+def _add(pairs: Pairs | Columns, block: Block, tallies: Mapping[str, Tally]) -> None:
+    """One block; it is let go before the next is read."""
+    inputs = pairs.load(block)
+    for tally in tallies.values():
+        tally.add(inputs, block)
 
 
 def _named(variable: str, tallies: Mapping[str, Tally], grid: Grid) -> dict[str, xr.DataArray]:

@@ -85,7 +85,7 @@ def shared(forecast: xr.Dataset, truth: xr.Dataset) -> list[str]:
             f"forecast on {kinds[0]} levels, truth on {kinds[1]} levels; give both on one kind"
         )
     for name in names:
-        _require_levels(with_own_levels(forecast, name), truth[name])
+        _require_levels(with_own_levels(forecast, name), with_own_levels(truth, name))
         _require_units(forecast[name], truth[name])
     return names
 

@@ -18,6 +18,7 @@ from gapzoo.diffusion import (
     SpectralCovariance,
 )
 from gapzoo.diffusion.guidance.mmps import MMPS
+from gapzoo.diffusion.guidance.wiener import Wiener
 from gapzoo.diffusion.zonal import ZonalCovariance
 
 SIZE, SHAPE = 16, (2, 4, 8)
@@ -221,3 +222,28 @@ def test_a_prior_without_a_climatology_takes_a_zonal_forecast(climatology):
     assert posterior.climatology is None
     ones = torch.ones_like(climatology.eigenvalues)
     check(posterior, exact(climatology.with_eigenvalues(ones), given))
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_climatological_guidance_needs_few_iterations_from_the_last_steps_solution(warm):
+    """Six conjugate gradients a step: the posterior mean where they add up, off it where not."""
+    g, shape = torch.Generator().manual_seed(0), (2, 4, 8)
+    prior = SpectralCovariance(torch.logspace(1, -3, 5).expand(2, 4, 5).clone())
+    a = torch.randn(40, 64, generator=g) / 8
+    x = prior.sample(torch.randn(1, *shape, generator=g)).flatten(1)
+    y = x @ a.T + 0.1 * torch.randn(1, 40, generator=g)
+    dense = prior.apply(torch.eye(64).double().reshape(64, *shape)).reshape(64, 64)
+    a64 = a.double()
+    covariance = (dense.inverse() + a64.T @ a64 / 0.01).inverse()
+    mean = covariance @ a64.T @ y[0].double() / 0.01
+    guided = Wiener(
+        GaussianDenoiser(torch.zeros(shape), prior, SCHEDULE),
+        GaussianConstraint(lambda x: x.flatten(1) @ a.T.to(x), y, 0.01),
+        climatology=prior,
+        iterations=6,
+        warm=warm,
+    )
+    sampler = SAMPLERS.build("dpmpp_2m", denoiser=guided, steps=16)
+    drawn = sampler(generator=MemberGenerator(0, 400), shape=shape).flatten(1).double()
+    error = (drawn.mean(0) - mean).norm() / covariance.trace().sqrt()
+    assert (error < 0.1) == warm, error

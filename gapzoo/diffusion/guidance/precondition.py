@@ -44,6 +44,7 @@ class Preconditioner:
         ratio: (B or 1,1,1,1) noise-to-signal ratio r.
         climatology: L, in the basis of the forecast's covariance; None is 1.
         iterations: conjugate gradients for the observations.
+        start: (B,N_O) about the solution of the next call; ``solution`` is what that finds.
 
     Raises:
         GapzooError: where climatology and forecast covariance have different bases, or neither
@@ -56,8 +57,10 @@ class Preconditioner:
         ratio: Tensor,
         climatology: CovarianceOperator | None = None,
         iterations: int = 10,
+        start: Tensor | None = None,
     ) -> None:
         self.ratio, self.iterations, self.sizes = ratio, iterations, stack.sizes
+        self.start, self.solution = start, start
         where = [i for i, part in enumerate(stack.parts) if part.identity]
         self.at = where[0] if where else None
         self.forecast = None if self.at is None else stack.parts[self.at]
@@ -80,14 +83,17 @@ class Preconditioner:
         return basis, climatology.eigenvalues, basis.eigenvalues
 
     def _filter(self, v: Tensor, kind: str) -> Tensor:
-        """V v (``prior``), (V + P)^-1 v (``inverse``) or W v (``joint``)."""
+        """V v: ``prior``; (V + P)^-1 v: ``inverse``; both: ``carried``; W v: ``joint``."""
 
         def gain(_: Tensor, r: Tensor) -> Tensor:
             prior = _prior(self.level.to(r), r)
             if kind == "prior" or self.error is None:
                 return prior
             error = self.error.to(r)
-            return (1.0 if kind == "inverse" else prior * error) / (prior + error)
+            whole = prior + error
+            if kind == "inverse":
+                return 1.0 / whole
+            return (prior if kind == "carried" else prior * error) / whole
 
         return self.basis.filter(v, gain, self.ratio)
 
@@ -99,7 +105,7 @@ class Preconditioner:
         d_f = self._state(self.forecast, pieces.pop(self.at))
         if not pieces:
             return self._filter(d_f, "inverse").flatten(1)
-        carried = self._filter(self._filter(d_f, "inverse"), "prior")
+        carried = self._filter(d_f, "carried")
         s = self._observed(torch.cat(pieces, 1) - self.observations.forward(carried))
         back = self._filter(self.observations.adjoint(s), "prior")
         solved = list(s.split(self.observations.sizes, 1))
@@ -114,7 +120,14 @@ class Preconditioner:
             spread = obs.forward(self._filter(obs.adjoint(s), "joint"))
             return obs.filter(s, lambda r: r) + spread
 
-        return cg(matrix, d, self.iterations, lambda s: obs.filter(s, lambda r: 1 / r))
+        left, start = d, self.start
+        if start is not None:
+            left = d - matrix(start)
+            nearer = left.norm(dim=1, keepdim=True) < d.norm(dim=1, keepdim=True)
+            start, left = torch.where(nearer, start, 0.0), torch.where(nearer, left, d)
+        found = cg(matrix, left, self.iterations, lambda s: obs.filter(s, lambda r: 1 / r))
+        self.solution = found if start is None else start + found
+        return self.solution
 
     @staticmethod
     def _state(part: Linearised, flat: Tensor) -> Tensor:

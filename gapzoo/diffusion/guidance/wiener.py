@@ -7,6 +7,9 @@ the network is trained. The network gives x_hat; its Jacobian, which MMPS takes 
 so that no backward pass is needed and an error of the Jacobian does no harm. Exact for a Gaussian
 prior of covariance L and linear operators; for others the network's own V knows more, if it is
 trained well enough.
+
+As in MMPS each solve starts from the last step's solution, the whitened misfit of the posterior
+mean, so that the iterations of all steps add up.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ class Wiener(Guidance):
         denoiser: the prior, or a guided denoiser.
         constraints: one or several; several are solved for at once.
         climatology: L; in the basis of the forecast's covariance where there is a forecast.
-        iterations: conjugate gradients a step; each costs two filters.
+        iterations: conjugate gradients a step; each costs a filter.
+        warm: start from the solution of the step before, if that was at a higher noise level.
 
     Raises:
         GapzooError: without a climatology.
@@ -56,7 +60,8 @@ class Wiener(Guidance):
         denoiser: Denoiser,
         constraints: GaussianConstraint | Sequence[GaussianConstraint],
         climatology: CovarianceOperator | None = None,
-        iterations: int = 20,
+        iterations: int = 6,
+        warm: bool = True,
     ) -> None:
         super().__init__(denoiser, constraints)
         if climatology is None:
@@ -66,8 +71,9 @@ class Wiener(Guidance):
             )
         if iterations < 1:
             raise GapzooError(f"iterations is {iterations}; guidance takes at least 1")
-        self.climatology, self.iterations = climatology, iterations
-        self.options = (id(climatology), iterations)
+        self.climatology, self.iterations, self.warm = climatology, iterations, warm
+        self.options = (id(climatology), iterations, warm)
+        self._last: tuple[float, Tensor] | None = None
 
     def problem(self, *arguments: Any) -> Problem:
         """See Guidance."""
@@ -77,5 +83,11 @@ class Wiener(Guidance):
 
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
         """``(R + H V H^T)^-1 d``."""
+        last, level = self._last, float(problem.ratio.max())
         solve = Preconditioner(problem, problem.ratio, self.climatology, self.iterations)
-        return solve(d)
+        size = (len(d), sum(solve.observations.sizes))
+        if self.warm and last is not None and level < last[0] and last[1].shape == size:
+            solve.start = last[1]
+        found = solve(d)
+        self._last = None if solve.solution is None else (level, solve.solution)
+        return found

@@ -74,6 +74,7 @@ def module_of(
         "architecture": dict(recipe.model_options),
         "precision": recipe.precision,
         "optimisation": Optimisation(
+            optimizer=recipe.optimizer,
             peak=recipe.learning_rate,
             warmup=recipe.warmup,
             weight_decay=recipe.weight_decay,

@@ -38,7 +38,7 @@ class Recipe:
         steps_per_epoch: steps between validations.
         validation_samples: samples of a validation.
         max_steps, max_minutes: the budget; one of them, or whichever ends first.
-        learning_rate, warmup, weight_decay, ema_decay: see ``Optimisation``.
+        optimizer, learning_rate, warmup, weight_decay, ema_decay: see ``Optimisation``.
         clip: largest norm of the gradient.
         precision: ``bf16`` or ``fp32``, inside the network alone.
         preconditioning: ``climatology`` (a Wiener skip connection with the data's covariance) or
@@ -70,6 +70,7 @@ class Recipe:
     validation_samples: int = 256
     max_steps: int | None = None
     max_minutes: float | None = None
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.01

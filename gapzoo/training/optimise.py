@@ -1,4 +1,7 @@
-"""Optimisation: AdamW under a warmed-up cosine, and the running average of the weights.
+"""Optimisation: AdamW or Muon under a warmed-up cosine, and the running average of the weights.
+
+Muon (Jordan et al. 2024) makes the momentum of every matrix and kernel (flattened to one)
+orthogonal before it steps, scaled to AdamW's usual size; vectors take NAdamW's steps. timm's.
 
 With d in [0, 1] the share of the budget that is spent and n the steps done, the learning rate is
 
@@ -19,10 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from timm.optim import Muon
 from torch import Tensor, nn
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, nearest
 from gapzoo.core.random import derive_seed
+
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +36,11 @@ class Optimisation:
     """How weights are moved.
 
     Args:
+        optimizer: ``adamw`` or ``muon``.
         peak: highest learning rate.
         warmup: steps until it is reached.
         floor: last learning rate, as a share of the peak.
-        weight_decay: AdamW's, on matrices and kernels alone.
+        weight_decay: on matrices and kernels alone.
         betas: AdamW's memory of gradients and of their squares.
         decay: highest memory of the running average of the weights, a step.
 
@@ -41,6 +48,7 @@ class Optimisation:
         GapzooError: where a value is out of range.
     """
 
+    optimizer: str = "adamw"
     peak: float = 1e-3
     warmup: int = 200
     floor: float = 0.01
@@ -49,6 +57,9 @@ class Optimisation:
     decay: float = 0.999
 
     def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            wrong = nearest(self.optimizer, OPTIMIZERS)
+            raise GapzooError(f"optimisation: no optimizer '{self.optimizer}'; {wrong}")
         checks = {
             "peak": self.peak > 0,
             "warmup": self.warmup >= 0,
@@ -66,15 +77,19 @@ class Optimisation:
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         return warm * (self.floor + (1 - self.floor) * cosine)
 
-    def build(self, module: nn.Module) -> torch.optim.AdamW:
-        """AdamW over the parameters that are trained."""
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser over the parameters that are trained."""
         trained = [p for p in module.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         groups = [g for g in groups if g["params"]]
-        return torch.optim.AdamW(groups, lr=self.peak, betas=self.betas, fused=True)
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(groups, lr=self.peak, betas=self.betas, fused=True)
+        for group in groups:
+            group["use_fallback"] = group["params"][0].ndim <= 1
+        return Muon(groups, lr=self.peak, betas=self.betas, nesterov=True)
 
 
 @torch.no_grad()

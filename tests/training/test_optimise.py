@@ -83,3 +83,23 @@ def test_seeding_layers_leaves_the_global_stream_alone():
         assert torch.equal(torch.rand(4), first)
     with seeded(3, "step", 6):
         assert not torch.equal(torch.rand(4), first)
+
+
+def test_muon_steps_along_an_orthogonal_matrix_and_leaves_vectors_to_adam():
+    """The first step of a kernel has singular values alike, 0.2 sqrt(larger side) of the rate."""
+    torch.manual_seed(0)
+    network = nn.Conv2d(4, 8, 3)
+    before = [p.detach().clone() for p in network.parameters()]
+    optimizer = Optimisation(optimizer="muon", peak=0.1, weight_decay=0.0).build(network)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    kernel, bias = (b - p.detach() for b, p in zip(before, network.parameters(), strict=True))
+    values = torch.linalg.svdvals(kernel.flatten(1)) / (0.1 * 0.2 * math.sqrt(36))
+    assert values.min() > 0.6 and values.max() < 1.3  # five Newton-Schulz iterations, bfloat16
+    torch.testing.assert_close(bias, bias.abs().mean() * network.bias.grad.sign())  # NAdamW
+
+
+def test_an_unknown_optimizer_is_refused_by_name():
+    with pytest.raises(GapzooError, match="muon"):
+        Optimisation(optimizer="mion")

@@ -1,8 +1,9 @@
 """Checkpoints: a folder that needs nothing beside it, loaded without running any code of it.
 
-weights.safetensors   the network's weights and the world's arrays (climatology, ...)
+weights.safetensors   the network's weights and the world's arrays (climatology, ...); what does
+                      not fit in one file goes on in weights-2.safetensors, ...
 extras-N.safetensors  other arrays: a prior's covariance, a forecaster's error variances
-checkpoint.json       architecture, world, training, scores, parent, hash of the weights
+checkpoint.json       architecture, world, training, scores, parent, hashes of the files
 recipe.yaml           the recipe as it was resolved
 card.md               the same for people, written by the program
 """
@@ -22,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gapzoo.core import Channels, GapzooError, Grid
+from gapzoo.card import card
+from gapzoo.core import Channels, GapzooError, Grid, nearest
 from gapzoo.core.climatology import Climatology
 from gapzoo.core.world import World
 from gapzoo.denoisers import DENOISERS
@@ -31,9 +33,11 @@ from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
+from gapzoo.hub import HUB, fetch
 
 FORMAT = "gapzoo-checkpoint-1"
 SHARD_BYTES = 15_000_000
+WEIGHTS = "weights.safetensors"
 FOLDERS = (Path("checkpoints"), Path(__file__).parent.parent / "checkpoints")
 
 
@@ -117,7 +121,7 @@ class Checkpoint:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the weights' file."""
+        """SHA-256 of the weights' file, or of the hashes of several."""
         return str(self.details.get("weights_sha256", ""))
 
 
@@ -138,13 +142,17 @@ def save(
     state = checkpoint.network.state_dict()
     tensors = {f"network.{k}": v.detach().cpu().to(kind).contiguous() for k, v in state.items()}
     tensors |= {f"world.{k}": v.contiguous() for k, v in _world_arrays(checkpoint.world).items()}
-    files = {"weights.safetensors": _save(folder / "weights.safetensors", tensors)}
+    files: dict[str, str] = {}
+    for number, shard in enumerate(_shards(tensors), 1):
+        name = f"weights-{number}.safetensors" if number > 1 else WEIGHTS
+        files[name] = _save(folder / name, shard)
+    weights = list(files.values())
     for number, shard in enumerate(_shards(checkpoint.extras), 1):
         name = f"extras-{number}.safetensors"
         files[name] = _save(folder / name, shard)
     details = {
         **checkpoint.details,
-        "weights_sha256": files["weights.safetensors"],
+        "weights_sha256": _weights_hash(weights),
         "files": files,
     }
     body = {
@@ -157,12 +165,18 @@ def save(
     checkpoint.details = details
     _write(folder / "checkpoint.json", json.dumps(body, indent=1, default=str) + "\n")
     _write(folder / "recipe.yaml", recipe)
-    _write(folder / "card.md", card(body))
+    write_card(folder, body)
+    for old in {p.name for p in folder.glob("*.safetensors")} - files.keys():
+        (folder / old).unlink()
     return folder
 
 
 def load(name: str | Path) -> Checkpoint:
-    """Load a checkpoint by name, from ``checkpoints/`` here or in the repository, or by folder.
+    """Load a checkpoint.
+
+    Args:
+        name: of a folder in ``checkpoints/`` here or in the repository; any folder; or
+            ``hf://OWNER/NAME[@REVISION]`` on the Hugging Face hub (extra ``hub``).
 
     Raises:
         GapzooError: where it is missing, damaged, truncated, of another format, or not what its
@@ -171,7 +185,7 @@ def load(name: str | Path) -> Checkpoint:
     folder = find(name)
     body = _description(folder)
     files = body.get("files")
-    if not isinstance(files, dict) or "weights.safetensors" not in files:
+    if not isinstance(files, dict) or WEIGHTS not in files:
         raise GapzooError(f"{folder} does not list its files; it is damaged, fetch it again")
     for file, digest in files.items():
         path = folder / Path(file).name
@@ -179,17 +193,24 @@ def load(name: str | Path) -> Checkpoint:
             raise GapzooError(
                 f"{path} is missing, damaged or not the one described; fetch it again"
             )
+    digests = [digest for file, digest in files.items() if Path(file).name.startswith("weights")]
+    if body.get("weights_sha256") != _weights_hash(digests):
+        raise GapzooError(f"{folder}: the weights are not those described; fetch it again")
     try:
-        tensors = load_file(folder / "weights.safetensors")
+        tensors, extras = _read(folder, files, "weights"), _read(folder, files, "extras")
         network = _network(body, _part(tensors, "network."))
         world = _world(body["world"], _part(tensors, "world."))
-        extras: dict[str, Tensor] = {}
-        for file in sorted(set(files) - {"weights.safetensors"}):
-            extras |= load_file(folder / Path(file).name)
         return Checkpoint(body["name"], body["kind"], network, world, body, extras)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise GapzooError(f"checkpoint {folder} is not whole: {reason}") from None
+
+
+def _read(folder: Path, files: dict[str, str], kind: str) -> dict[str, Tensor]:
+    """Tensors of all files of a kind."""
+    names = sorted(Path(file).name for file in files)
+    parts = [load_file(folder / name) for name in names if name.startswith(kind)]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> str:
@@ -217,12 +238,14 @@ def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 def find(name: str | Path) -> Path:
     """Folder of a checkpoint; raises GapzooError where there is none, naming those there are."""
+    if str(name).startswith(HUB):
+        return fetch(str(name))
     tried = [Path(name), *(folder / str(name) for folder in FOLDERS)]
     for folder in tried:
         if (folder / "checkpoint.json").is_file():
             return folder
     known = sorted({p.parent.name for f in FOLDERS for p in f.glob("*/checkpoint.json")})
-    raise GapzooError(f"no checkpoint '{name}'; known: {', '.join(known) or 'none'}")
+    raise GapzooError(f"no checkpoint '{name}'; {nearest(str(name), known)}")
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -302,42 +325,23 @@ def _world(text: dict[str, Any], arrays: dict[str, Tensor]) -> World:
 
 def sha256(path: Path) -> str:
     """Hash of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_card(folder: Path, body: dict[str, Any]) -> None:
+    """Write card.md from what checkpoint.json holds."""
+    _write(folder / "card.md", card(body))
+
+
+def _weights_hash(digests: list[str]) -> str:
+    """Hash of the weights: that of their one file, or of the hashes of several."""
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     part.replace(path)
-
-
-def card(body: dict[str, Any]) -> str:
-    """The model card as Markdown, from what checkpoint.json holds."""
-    world, training = body["world"], body.get("training", {})
-    rows = [
-        ("kind", body["kind"]),
-        ("architecture", f"{body['model']}, {training.get('parameters', '?')} parameters"),
-        ("world", f"{world['name']}, {len(world['latitude'])} x {len(world['longitude'])}"),
-        ("channels", f"{len(world['channels'])} on {world['level_kind']} levels"),
-        ("data hash", world["details"].get("data_hash", "")),
-        ("training period", " to ".join(world["details"].get("train", []))),
-        ("forcing", ", ".join(world["forcing_channels"])),
-        ("weights' SHA-256", body["weights_sha256"]),
-        ("licence", body.get("license", "Apache-2.0")),
-        ("parent", body.get("parent") or "none"),
-        *training.items(),
-    ]
-    lines = [f"# {body['name']}", "", body.get("notes") or "", "", "| | |", "|---|---|"]
-    lines += [f"| {k} | {v} |" for k, v in rows]
-    return "\n".join([*lines, "", *_scores(body.get("scores", {}))])
-
-
-def _scores(scores: dict[str, Any]) -> list[str]:
-    if not scores:
-        return []
-    lines = ["## Scores", "", "| score | value |", "|---|---|"]
-    return [*lines, *(f"| {k} | {v} |" for k, v in scores.items()), ""]

@@ -2,111 +2,33 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import subprocess
-import time
+import csv
+import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from gapzoo import checkpoint
 from gapzoo.core import GapzooError
-from gapzoo.core.world import World
 from gapzoo.data.module import ArchiveDataModule, Reader
-from gapzoo.diffusion import SCHEDULES, DenoisingLoss
 from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors
-from gapzoo.training import Optimisation, train
-from gapzoo.training.denoisers import ZooDenoiser
+from gapzoo.training import train
+from gapzoo.training.about import versions
+from gapzoo.training.adapt import merged
+from gapzoo.training.callbacks import Throughput
 from gapzoo.training.module import TrainedModule
 
+__all__ = ["calibrate", "covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
+
 ERROR_FORECASTS = 1000
-
-
-def data_of(recipe: Recipe) -> ArchiveDataModule:
-    """The data module that a recipe names."""
-    return ArchiveDataModule(
-        recipe.archive,
-        kind="states" if recipe.kind == "prior" else "pairs",
-        variables=recipe.variables or None,
-        train=(recipe.train[0], recipe.train[1]),
-        validate=(recipe.validate[0], recipe.validate[1]),
-        batch_size=recipe.batch_size,
-        steps_per_epoch=recipe.steps_per_epoch,
-        validation_samples=recipe.validation_samples,
-        hours=recipe.hours,
-        seed=recipe.seed,
-    )
-
-
-def covariance_of(recipe: Recipe, data: ArchiveDataModule) -> ZonalCovariance | None:
-    """The climatological covariance that a recipe's preconditioning needs."""
-    if recipe.kind != "prior" or recipe.preconditioning == "scalar":
-        return None
-    positions = data.archive.indices(recipe.train[0], recipe.train[1])
-    count = min(recipe.covariance_states, len(positions))
-    rows = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
-    reader = Reader(data.archive, data.world)
-
-    def batches(part: np.ndarray) -> Iterator[torch.Tensor]:
-        return (reader.state(few) for few in np.array_split(part, -(-len(part) // 200)))
-
-    parts = [batches(part) for part in np.array_split(rows, recipe.covariance_parts)]
-    fitted = ZonalCovariance.cross_validated(parts, recipe.covariance_threshold)
-    # as a checkpoint keeps it, so that training and its checkpoint agree to the bit
-    return ZonalCovariance.from_tensors(fitted.to_tensors(), data.world.shape)
-
-
-def module_of(
-    recipe: Recipe, world: World, climatology: ZonalCovariance | None = None
-) -> TrainedModule:
-    """The Lightning module that a recipe names, for a world."""
-    channels, cond_channels = len(world.channels), world.cond_channels
-    common: dict[str, Any] = {
-        "channels": channels,
-        "cond_channels": cond_channels,
-        "architecture": dict(recipe.model_options),
-        "precision": recipe.precision,
-        "optimisation": Optimisation(
-            optimizer=recipe.optimizer,
-            peak=recipe.learning_rate,
-            warmup=recipe.warmup,
-            weight_decay=recipe.weight_decay,
-            decay=recipe.ema_decay,
-        ),
-        "seed": recipe.seed,
-    }
-    if recipe.kind == "forecaster":
-        return _forecaster(recipe, world, common)
-    return ZooDenoiser(
-        recipe.model,
-        schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
-        loss=DenoisingLoss(mean=recipe.noise_mean, std=recipe.noise_std, **_weights(world)),
-        cond_dropout=recipe.cond_dropout,
-        climatology=climatology,
-        **common,
-    )
-
-
-def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> TrainedModule:
-    from gapzoo.training.convcast import ConvCast
-
-    change = torch.from_numpy(world.diff_std)[:, None, None] / world.std
-    common["architecture"] = {"hours": world.hours, **common["architecture"]}
-    return ConvCast(recipe.model, change=change, **_weights(world), **common)
-
-
-def _weights(world: World) -> dict[str, Any]:
-    """Area weights, and point weights that bring whitened errors half-way back to SI units."""
-    spread = torch.from_numpy(world.spread)[:, None, None]
-    area = torch.from_numpy(world.grid.area_weights).float()
-    return {"area_weights": area, "point_weights": (world.std / spread).float()}
 
 
 def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Path:
@@ -118,52 +40,85 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
         output: folder of the checkpoint.
         resume: go on from the run's ``last.ckpt``.
     """
-    data = data_of(recipe)
-    module = module_of(recipe, data.world, covariance_of(recipe, data))
-    if recipe.start and not resume:
-        _start(module, recipe.start)
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    started = (run / "last.ckpt").exists()
+    if started and first and not resume:
+        raise GapzooError(f"{run / 'last.ckpt'} exists; resume it, or choose another run folder")
     run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.yaml").write_text(dump(recipe))
-    started = time.monotonic()
+    if first:
+        describe(recipe, run)
+    data = data_of(recipe)
+    module = prepare(recipe, data, run)
     trainer = train(
         module,
         data,
         run,
         max_steps=recipe.max_steps,
         max_minutes=recipe.max_minutes,
-        resume=resume,
+        resume=resume and started,
         clip=recipe.clip,
+        validate_first=bool(recipe.start),
+        log_every=recipe.log_every,
+        checkpoint_minutes=recipe.checkpoint_minutes,
         devices=recipe.devices,
         num_nodes=recipe.num_nodes,
         strategy=recipe.strategy,
         accelerator=recipe.accelerator,
         use_distributed_sampler=False,
     )
-    spent = {"minutes of the last part": round((time.monotonic() - started) / 60, 1)}
-    return save(recipe, module, data, output, trainer.global_step, spent)
+    if not first:
+        return output
+    if module.sharded:
+        return export(run, output)
+    clocks = [c.minutes for c in trainer.callbacks if isinstance(c, Throughput)]  # type: ignore[attr-defined]
+    return save(recipe, module, data, output, trainer.global_step, _spent(clocks[0]), scores(run))
 
 
-def _start(module: TrainedModule, name: str) -> None:
-    """Give the network, and its average, a checkpoint's weights."""
-    weights = checkpoint.load(name).network.state_dict()
-    for network in (module.denoiser.backbone, module.backbone):  # type: ignore[union-attr]
-        try:
-            network.load_state_dict(weights)  # type: ignore[union-attr,operator]
-        except RuntimeError as error:
-            line = " ".join(str(error).split())
-            raise GapzooError(f"checkpoint '{name}' holds another network: {line}") from None
+def _spent(minutes: float | None) -> dict[str, Any]:
+    return {} if minutes is None else {"minutes": round(float(minutes), 1)}
+
+
+def describe(recipe: Recipe, run: Path) -> None:
+    """Write the resolved recipe, and what it runs on, to the run folder."""
+    texts = {"recipe.yaml": dump(recipe), "versions.json": json.dumps(versions(), indent=1) + "\n"}
+    for name, text in texts.items():
+        part = run / f"{name}.part"
+        part.write_text(text)
+        part.replace(run / name)
+
+
+def scores(run: Path) -> dict[str, str]:
+    """Losses of a run's last validation, for the card."""
+    path = run / "metrics.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["name"].startswith("val/")]
+    last = rows[-1]["step"] if rows else ""
+    found = [row for row in rows if row["step"] == last]
+    return {_told(row["name"]): f"{float(row['value']):.4f}" for row in found}
+
+
+def _told(name: str) -> str:
+    """``val/loss_0.1_0.3`` as people say it."""
+    if not name.startswith("val/loss"):
+        return f"{name.removeprefix('val/').replace('_', ' ')} of an expert (even: 1)"
+    limits = name.removeprefix("val/loss").split("_")[1:]
+    return "validation loss" + (f", noise {' to '.join(limits)}" if limits else "")
 
 
 def export(run: Path, output: Path) -> Path:
     """Save a run's ``last.ckpt`` as a checkpoint, without training on."""
     recipe = read_run(run)
     data = data_of(recipe)
-    module = module_of(recipe, data.world, covariance_of(recipe, data))
+    module = prepare(recipe, data, run)
     state = _read_state(run / "last.ckpt")
     module.load_state_dict(state["state_dict"])
-    minutes = state.get("callbacks", {}).get("TimeBudget", {}).get("spent")
-    spent = {} if minutes is None else {"minutes": round(float(minutes), 1)}
-    return save(recipe, module, data, output, int(state["global_step"]), spent)
+    clocks = state.get("callbacks", {})
+    minutes = clocks.get("Throughput", {}).get("minutes", clocks.get("TimeBudget", {}).get("spent"))
+    return save(
+        recipe, module, data, output, int(state["global_step"]), _spent(minutes), scores(run)
+    )
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -179,17 +134,21 @@ def save(
     output: Path,
     steps: int,
     spent: dict[str, Any],
+    scores: dict[str, str] | None = None,
 ) -> Path:
     """Save a trained module's averaged network as a checkpoint."""
     world = data.world
-    network: Any = module.backbone
+    backbone: Any = module.backbone
+    network: Any = merged(backbone)
     parameters = sum(p.numel() for p in network.parameters())
+    idle = getattr(network, "idle_parameters", 0)
     training = {
         "parameters": f"{parameters:,}",
+        **({"active parameters": f"{parameters - idle:,}"} if idle else {}),
         "steps": steps,
         "samples": f"{steps * recipe.batch_size:,}",
         **spent,
-        "command": f"gapzoo train recipes/{recipe.name}.yaml",
+        "command": _command(recipe),
         **versions(),
     }
     details = {
@@ -202,6 +161,8 @@ def save(
         "training": training,
         "license": "Apache-2.0",
         "notes": recipe.notes,
+        "parent": _parent(recipe),
+        "scores": scores or {},
     }
     made = checkpoint.Checkpoint(recipe.name, recipe.kind, network, world, details)
     if recipe.kind == "forecaster":
@@ -209,6 +170,18 @@ def save(
     elif module.denoiser.climatology is not None:  # type: ignore[union-attr]
         made.extras = module.denoiser.climatology.to_tensors()  # type: ignore[union-attr,operator]
     return checkpoint.save(output, made, dump(recipe))
+
+
+def _parent(recipe: Recipe) -> str:
+    """Name and hash of the checkpoint that training started from."""
+    if not recipe.start:
+        return ""
+    parent = checkpoint.load(recipe.start)
+    return f"{parent.name} (SHA-256 {parent.hash})"
+
+
+def _command(recipe: Recipe) -> str:
+    return f"gapzoo train recipes/{recipe.name}.yaml"
 
 
 def calibrate(
@@ -259,34 +232,6 @@ def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path
     recipe.basis = prior
     made.extras = _errors(made, data_of(recipe), recipe)
     return checkpoint.save(output or folder, made, dump(recipe))
-
-
-def versions() -> dict[str, str]:
-    """Device, date, git commit and the packages that matter."""
-    packages = ("gapzoo", "torch", "lightning", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return {
-        "device": device,
-        "date": str(np.datetime64("today")),
-        "git commit": _commit(),
-        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
-    }
-
-
-def _processor() -> str:
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"CPU, {names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
-
-
-def _commit() -> str:
-    here = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def read_run(run: Path) -> Recipe:

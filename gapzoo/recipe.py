@@ -17,7 +17,23 @@ from yaml import YAMLError
 
 from gapzoo.core import GapzooError, nearest
 
-KINDS = ("prior", "forecaster")
+CHOICES = {
+    "kind": ("prior", "forecaster"),
+    "preconditioning": ("climatology", "scalar"),
+    "weights": ("parent", "new"),
+    "covariance": ("fit", "parent"),
+    "normalisation": ("archive", "parent"),
+}
+ARCHITECTURE = (
+    "kind",
+    "model",
+    "model_options",
+    "precision",
+    "preconditioning",
+    "schedule",
+    "schedule_options",
+)
+"""Keys that a fine-tuned checkpoint has from its parent."""
 
 
 @dataclass
@@ -46,11 +62,22 @@ class Recipe:
         covariance_states, covariance_threshold: states of the training years that the covariance
             is taken from, and the smallest variance of an EOF that is kept.
         covariance_parts: parts of the training years that cross-validate the EOFs' variances.
-        start: checkpoint of the same network whose weights training starts from.
+        start: checkpoint whose weights training starts from, carried over by the names of channels.
+        weights: the ``parent``'s (that of ``start``), or ``new`` ones, so that only its covariance
+            or normalisation is kept.
+        covariance: ``fit`` it to the archive, or keep the ``parent``'s.
+        normalisation: by the ``archive``'s climatology, or by the ``parent``'s.
+        freeze: patterns of parameters that keep the parent's values.
+        lora_rank, lora_layers: rank of low-rank updates (0: none), and patterns of the weights
+            that get one; the parent's are then frozen.
+        thaw: patterns of parameters that are trained beside low-rank updates.
         schedule, schedule_options: the noise schedule and its arguments.
         noise_mean, noise_std: of the log-normal noise levels that training draws.
         cond_dropout: share of samples trained without conditioning.
-        devices, num_nodes, strategy, accelerator: as Lightning's Trainer takes them.
+        devices, num_nodes, strategy, accelerator: as Lightning's Trainer takes them; strategies
+            ``ddp`` (copies) and ``fsdp`` (spread weights).
+        log_every: steps between rows of the logs.
+        checkpoint_minutes: time between two writings of what a killed run goes on from.
         seed: of weights, order, noise.
         notes: for the card.
     """
@@ -82,6 +109,13 @@ class Recipe:
     covariance_threshold: float = 0.01
     covariance_parts: int = 3
     start: str = ""
+    weights: str = "parent"
+    covariance: str = "fit"
+    normalisation: str = "archive"
+    freeze: list[str] = field(default_factory=list)
+    lora_rank: int = 0
+    lora_layers: list[str] = field(default_factory=lambda: ["*"])
+    thaw: list[str] = field(default_factory=list)
     schedule: str = "edm"
     schedule_options: dict[str, Any] = field(default_factory=dict)
     noise_mean: float = 0.0
@@ -91,22 +125,51 @@ class Recipe:
     num_nodes: int = 1
     strategy: str = "auto"
     accelerator: str = "auto"
+    log_every: int = 50
+    checkpoint_minutes: float = 5.0
     seed: int = 0
     notes: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise GapzooError(f"recipe '{self.name}': kind '{self.kind}'; one of {KINDS}")
-        if self.preconditioning not in ("climatology", "scalar"):
-            raise GapzooError(
-                f"recipe '{self.name}': preconditioning is 'climatology' or 'scalar', "
-                f"not '{self.preconditioning}'"
-            )
+        for key, known in CHOICES.items():
+            value = getattr(self, key)
+            if value not in known:
+                raise GapzooError(
+                    f"recipe '{self.name}': {key} '{value}'; one of {', '.join(known)}"
+                )
         for period in ("train", "validate"):
             if len(getattr(self, period)) != 2:
                 raise GapzooError(f"recipe '{self.name}': '{period}' needs a first and a last day")
         if self.max_steps is None and self.max_minutes is None:
             raise GapzooError(f"recipe '{self.name}': give a budget, max_steps or max_minutes")
+        self._check_start()
+
+    def _check_start(self) -> None:
+        if self.lora_rank < 0:
+            raise GapzooError(f"recipe '{self.name}': lora_rank is {self.lora_rank}; 0 is none")
+        inherits = {
+            "covariance: parent": self.covariance == "parent",
+            "normalisation: parent": self.normalisation == "parent",
+            "freeze": bool(self.freeze),
+            "lora_rank": self.lora_rank > 0,
+        }
+        for key, wanted in inherits.items():
+            if wanted and not self.start:
+                raise GapzooError(f"recipe '{self.name}': '{key}' needs a checkpoint, 'start'")
+
+
+def inherit(recipe: Recipe, parent: Recipe) -> Recipe:
+    """A recipe of fine-tuning: what is learned and how networks are built is the parent's.
+
+    A name without a dot becomes the tag behind the parent's architecture.
+
+    Args:
+        recipe: says the data, the budget and what moves.
+        parent: recipe of the checkpoint.
+    """
+    same = {key: getattr(parent, key) for key in ARCHITECTURE}
+    name = recipe.name if "." in recipe.name else f"{parent.model}.{recipe.name}"
+    return dataclasses.replace(recipe, **same, name=name)
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:

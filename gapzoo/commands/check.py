@@ -11,18 +11,15 @@ from gapzoo.commands import CONSOLE, command
 
 def check(args: argparse.Namespace) -> None:
     """Validate a recipe without training."""
-    from gapzoo import fit, recipe
+    from gapzoo import prepare, recipe
+    from gapzoo.checking import examine
 
-    wanted = recipe.load(args.recipe, args.changes)
-    data = fit.data_of(wanted)
-    for period in ("train", "validate"):
-        data.dataset(period)
-    module = fit.module_of(wanted, data.world)
-    count = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    CONSOLE.print(
-        f"{wanted.name}: {wanted.model}, {count:,} parameters, {len(data.world.channels)} channels "
-        f"of {data.world.name}; weights, average and optimiser take {count * 16 / 1e6:.0f} MB"
-    )
+    if args.checkpoint:
+        wanted = prepare.finetuning(args.checkpoint, args.recipe, args.changes)
+    else:
+        wanted = recipe.load(args.recipe, args.changes)
+    for line in examine(wanted):
+        CONSOLE.print(line, soft_wrap=True)
 
 
 def add(commands: Any) -> None:
@@ -30,3 +27,4 @@ def add(commands: Any) -> None:
     verify = command(commands, "check", check)
     verify.add_argument("recipe", type=Path)
     verify.add_argument("changes", nargs="*", help="key=value")
+    verify.add_argument("--checkpoint", help="what a recipe of fine-tuning starts from")

@@ -26,11 +26,16 @@ def train(args: argparse.Namespace) -> None:
     CONSOLE.print(f"checkpoint written to {done}")
 
 
+def places(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say where things go."""
+    parser.add_argument("changes", nargs="*", help="key=value")
+    parser.add_argument("--run", type=Path, help="run folder (runs/NAME)")
+    parser.add_argument("--output", type=Path, help="checkpoint folder (checkpoints/NAME)")
+
+
 def add(commands: Any) -> None:
     """Its arguments."""
     run = command(commands, "train", train)
     run.add_argument("recipe", nargs="?", type=Path)
-    run.add_argument("changes", nargs="*", help="key=value")
-    run.add_argument("--run", type=Path, help="run folder (runs/NAME)")
-    run.add_argument("--output", type=Path, help="checkpoint folder (checkpoints/NAME)")
+    places(run)
     run.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")

@@ -6,7 +6,8 @@ A backbone F maps a scaled noisy state, the noise level and the forcing to a sta
 
 A subclass writes ``network(x, e, ...)`` alone. Here ``x`` holds the state, the condition (zeros
 where there is none) and two fixed channels, sin and cos of latitude, since rows of the grid
-differ and convolutions cannot tell; ``e`` (B,E) embeds the noise level.
+differ and convolutions cannot tell; ``e`` (B,E) embeds the noise level. The layers that read and
+write the channels are called ``stem`` and ``head``; by them weights are carried to other channels.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ class Backbone(nn.Module, ABC):
     def __init__(self, *, channels: int, cond_channels: int, multiple: int) -> None:
         super().__init__()
         self.channels, self.cond_channels, self.multiple = channels, cond_channels, multiple
+
+    @property
+    def idle_parameters(self) -> int:
+        """Parameters that a sample does not meet in a pass: those of other experts."""
+        return 0
 
     @property
     def input_channels(self) -> int:

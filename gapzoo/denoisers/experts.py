@@ -13,6 +13,7 @@ keep the router in order, both means over tokens, f_e being the share of all cho
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -67,9 +68,13 @@ class SparseExperts(nn.Module):
         multiply = grouped if _has_grouped(x) else looped
         return multiply(F.gelu(multiply(x, inward, counts)), outward, counts)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> SparseExperts:
         """Copies leave the graph of the last pass behind."""
-        return {**self.__dict__, "balance": self.balance.detach(), "z": self.z.detach()}
+        other = self.__new__(type(self))
+        memo[id(self)] = other
+        own = {**self.__dict__, "balance": self.balance.detach(), "z": self.z.detach()}
+        other.__dict__ = copy.deepcopy(own, memo)
+        return other
 
     def _account(self, logits: Tensor, share: Tensor, chosen: Tensor) -> None:
         experts = share.shape[-1]

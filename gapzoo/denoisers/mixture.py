@@ -82,6 +82,15 @@ class Mixture(Transformer):
         return super().network(x, c_noise)
 
     @property
+    def idle_parameters(self) -> int:
+        """See :class:`Backbone`."""
+        sparse = sum(p.numel() for m in self.sparse for p in (m.inward, m.outward))
+        levels = [m for m in self.modules() if isinstance(m, LevelExperts)]
+        banks = sum(p.numel() for m in levels for p in m.parameters())
+        unmet = sparse * (self.experts - self.active) // self.experts
+        return unmet + banks * (self.levels - 1) // self.levels
+
+    @property
     def sparse(self) -> list[SparseExperts]:
         """The layers of experts."""
         return [m for m in self.modules() if isinstance(m, SparseExperts)]
@@ -124,6 +133,13 @@ class NoiseLevelExperts(Backbone):
         self.networks = nn.ModuleList(networks)
         self.register_buffer("edges", coded(edges), False)
         self.visited: list[int] = []
+
+    @property
+    def idle_parameters(self) -> int:
+        """See :class:`Backbone`."""
+        total = sum(p.numel() for p in self.networks.parameters())
+        idle = [n.idle_parameters for n in self.networks if isinstance(n, Backbone)]
+        return total - (total - sum(idle)) // len(self.networks)
 
     def network(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """See :meth:`Backbone.network`."""

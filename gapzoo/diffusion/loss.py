@@ -94,7 +94,12 @@ class DenoisingLoss(nn.Module):
         return log_ratio.exp().float()
 
     def forward(
-        self, denoiser: Denoiser, x: Tensor, generator: torch.Generator, **cond: Any
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        generator: torch.Generator,
+        part: tuple[int, int] = (0, 1),
+        **cond: Any,
     ) -> LossValue:
         """Loss of a batch.
 
@@ -102,10 +107,15 @@ class DenoisingLoss(nn.Module):
             denoiser: the denoiser to train.
             x: (B,C,H,W) clean, normalised states.
             generator: where noise and noise levels come from (any device).
+            part: this process's number and how many there are. The noise is drawn for all of
+                them, whose rows alternate, so that it does not depend on how a batch is split.
             cond: conditioning handed to the denoiser, such as ``cond=`` (B,K,H,W).
         """
-        ratio = self.draw(len(x), generator).to(x)
-        noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
+        (rank, size), device = part, generator.device
+        whole = len(x) * size
+        ratio = self.draw(whole, generator)[rank::size].to(x)
+        noise = torch.randn(whole, *x.shape[1:], generator=generator, device=device)
+        noise = noise[rank::size].to(x)
         return self.at(denoiser, x, noise, ratio, **cond)
 
     def at(

@@ -65,7 +65,8 @@ class TimeBudget(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Start the clock."""
-        self._last, module.elapsed = time.monotonic(), self.spent / self.minutes
+        self._last, module.elapsed = time.monotonic(), min(1.0, self.spent / self.minutes)
+        trainer.should_stop = trainer.should_stop or self.spent >= self.minutes
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
         """Count; stop at the end of the budget."""
@@ -85,14 +86,19 @@ class TimeBudget(Callback):
 
 
 class Throughput(Callback):
-    """Log the learning rate, and samples a second and in all, by all processes together."""
+    """Log the learning rate, and samples a second and in all, by all processes together.
+
+    ``samples`` and ``minutes`` count over resumed runs.
+    """
 
     def __init__(self) -> None:
-        self.samples, self._recent, self._last = 0, 0, time.monotonic()
+        self.samples, self.minutes, self._recent = 0, 0.0, 0
+        self._last = self._logged = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Start the clock; take the logs back to where the run resumes."""
-        self._recent, self._last = 0, time.monotonic()
+        self._recent = 0
+        self._last = self._logged = time.monotonic()
         for logger in trainer.loggers:
             if isinstance(logger, RunLog):
                 logger.rewind(trainer.global_step)
@@ -101,23 +107,22 @@ class Throughput(Callback):
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count a batch; log where logging is due."""
+        now = time.monotonic()
+        self.minutes, self._last = self.minutes + (now - self._last) / 60, now
         count = len(batch["state"]) * trainer.world_size
         self.samples, self._recent = self.samples + count, self._recent + count
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            now = time.monotonic()
-            values = {
-                "samples_per_second": self._recent / (now - self._last),
-                "samples": self.samples,
-                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            }
-            module.log("samples/s", values["samples_per_second"], prog_bar=True, logger=False)
+            rate = self._recent / (now - self._logged)
+            self._recent, self._logged = 0, now
+            module.log("samples/s", rate, prog_bar=True, logger=False)
+            values = {"samples_per_second": rate, "samples": self.samples}
+            values["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
             module.record(trainer.global_step, "run", values)
-            self._recent, self._last = 0, now
 
     def state_dict(self) -> dict[str, Any]:
-        """Samples seen."""
-        return {"samples": self.samples}
+        """Samples seen, minutes spent."""
+        return {"samples": self.samples, "minutes": self.minutes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self.samples = state_dict["samples"]
+        self.samples, self.minutes = state_dict["samples"], state_dict.get("minutes", 0.0)

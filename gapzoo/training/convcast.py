@@ -9,7 +9,6 @@ persistence has a loss near 1. A batch is a dict with ``state`` and ``target`` (
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,7 +68,7 @@ class ConvCast(TrainedModule):
         self.network = new_backbone(seed, NETWORKS.build, name=name, **self.arguments)
         if change is not None:
             self.network.set_scale(change)
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.restart_average()
         self.autocast = PRECISIONS[precision]
         weighting = DenoisingLoss(
             channel_weights=channel_weights, area_weights=area_weights, point_weights=point_weights
@@ -87,6 +86,11 @@ class ConvCast(TrainedModule):
         return self.averaged
 
     @property
+    def live(self) -> nn.Module:
+        """The network whose weights move."""
+        return self.network
+
+    @property
     def backbone(self) -> nn.Module:
         """The averaged network: what a checkpoint holds."""
         return self.averaged
@@ -94,6 +98,10 @@ class ConvCast(TrainedModule):
     def new_levels(self) -> LossByLevel:
         """The loss by lead."""
         return LossByLevel(LEADS)
+
+    def example(self, state: Tensor, cond: Tensor) -> Tensor:
+        """Forecasts."""
+        return self._forecast(self.network, state, torch.full((len(state),), LEADS[0]), cond)
 
     def forward(self, x: Tensor, hours: Tensor, cond: Tensor | None = None) -> Tensor:
         """The averaged network's forecast, (B,C,H,W)."""
@@ -110,11 +118,12 @@ class ConvCast(TrainedModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        with seeded(self.seed, *self.keys(batch_idx), "layers", device=self.device):
+        keys = (*self.keys(batch_idx), self.global_rank, "layers")
+        with seeded(self.seed, *keys, device=self.device):
             value = self.loss(self.network, batch)
         self.log("loss", value.loss, prog_bar=True, logger=False)
         self.train_levels.update(value)
-        return value.loss
+        return self.touched(value.loss)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Loss of the averaged network."""

@@ -1,9 +1,11 @@
 """One Lightning module for every backbone: the loss, the average, the steps.
 
 A batch is a dict with ``state`` (B,C,H,W) float32, normalised, and ``cond`` (B,K,H,W) (absent
-where K is 0). The noise of a step comes from (seed, step, batch, process) alone, so that a resumed
-run draws what an uninterrupted one would have drawn. The module has two denoisers: ``denoiser`` is
-trained, ``averaged`` is the running average of its weights; it validates, and it is what one keeps.
+where K is 0). The noise of a step comes from (seed, step, row of the whole batch) alone, so that a
+resumed run draws what an uninterrupted one would have drawn, and so do several processes together
+(all but their dropout layers, whose masks differ by process). The module has two denoisers:
+``denoiser`` is trained, ``averaged`` is the running average of its weights; it validates, and it is
+what one keeps.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torchmetrics import Metric
 from gapzoo.core import GapzooError, nearest
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss, PreconditionedDenoiser, Schedule
 from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.training.devices import shard
 from gapzoo.training.levels import LossByLevel
 from gapzoo.training.optimise import Optimisation, average, drop_condition, generator_for, seeded
 
@@ -36,6 +39,7 @@ class TrainedModule(lightning.LightningModule):
 
     elapsed = 0.0
     """Share of a time budget that is spent; kept by the time budget's callback."""
+    averaged: Any
 
     def __init__(self, optimisation: Optimisation | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -56,6 +60,19 @@ class TrainedModule(lightning.LightningModule):
     def kept(self) -> nn.Module:
         """Its running average."""
         raise NotImplementedError
+
+    @property
+    def live(self) -> nn.Module:
+        """The backbone whose weights move; ``backbone`` is its running average."""
+        raise NotImplementedError
+
+    def example(self, state: Tensor, cond: Tensor) -> Tensor:
+        """What training computes of (B,C,H,W) states and their condition, at one noise or lead."""
+        raise NotImplementedError
+
+    def restart_average(self) -> None:
+        """Make the average a copy of what is trained, as before the first step."""
+        self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
 
     @property
     def done(self) -> float:
@@ -103,7 +120,34 @@ class TrainedModule(lightning.LightningModule):
     def keys(self, batch_index: int) -> tuple[object, ...]:
         """What the random numbers of a training step depend on, beside the seed."""
         part = batch_index % self.trainer.accumulate_grad_batches
-        return ("train", self.trainer.global_step, part, self.global_rank)
+        return ("train", self.trainer.global_step, part)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return self.global_rank, self.trainer.world_size
+
+    def touched(self, loss: Tensor) -> Tensor:
+        """The loss with zero times every weight added, where gradients are averaged over processes.
+
+        They wait for one another's gradients, and of experts a process may meet none of some.
+        """
+        if self.trainer.world_size == 1 or self.sharded:
+            return loss
+        return loss + 0.0 * sum(p.sum() for p in self.trained.parameters() if p.requires_grad)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are spread over processes (strategy ``fsdp``)."""
+        return self.device_mesh is not None
+
+    def configure_model(self) -> None:
+        """Spread the weights over the processes, block by block, where the strategy asks for it."""
+        if self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for network in (self.trained, self.kept):
+            shard(network, mesh)
 
 
 class DiffusionModule(TrainedModule):
@@ -149,8 +193,9 @@ class DiffusionModule(TrainedModule):
             cond_channels=cond_channels,
             shaped=climatology is not None,
         )
-        self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
+        self.restart_average()
         self.cond_dropout = cond_dropout
+        self.use: list[Tensor] = []
 
     def new_levels(self) -> Metric:
         """The loss by noise level."""
@@ -167,17 +212,23 @@ class DiffusionModule(TrainedModule):
         return self.averaged
 
     @property
+    def live(self) -> nn.Module:
+        """The backbone whose weights move."""
+        return self.denoiser.backbone
+
+    @property
     def backbone(self) -> nn.Module:
         """The averaged backbone: what a checkpoint holds."""
         return self.averaged.backbone
 
     def extras(self) -> dict[str, Any]:
         """Of a mixture, the least and the most used expert's share of the last batch, times E."""
-        report = getattr(self.denoiser.backbone, "expert_use", None)
-        if report is None:
-            return {}
-        use = report()
-        return {"least_use": use.min() * use.shape[-1], "most_use": use.max() * use.shape[-1]}
+        report = getattr(self.live, "expert_use", None)
+        return {} if report is None else spread_of_use(report())
+
+    def example(self, state: Tensor, cond: Tensor) -> Tensor:
+        """Denoised states."""
+        return self.denoiser(state, torch.tensor(0.5), cond=cond).mean
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Any:
         """The averaged denoiser's posterior; see :class:`gapzoo.diffusion.Denoiser`."""
@@ -189,26 +240,41 @@ class DiffusionModule(TrainedModule):
         generator = generator_for(self.seed, *keys, device=self.device)
         cond = batch.get("cond")
         if cond is not None and self.cond_dropout:
-            cond = drop_condition(cond, self.cond_dropout, generator)
-        with seeded(self.seed, *keys, "layers", device=self.device):
-            value = self.loss(self.denoiser, batch["state"], generator, cond=cond)
+            cond = drop_condition(cond, self.cond_dropout, generator, self.part)
+        with seeded(self.seed, *keys, self.global_rank, "layers", device=self.device):
+            value = self.loss(self.denoiser, batch["state"], generator, self.part, cond=cond)
         self.log("loss", value.loss, prog_bar=True, logger=False)
         self.train_levels.update(value)
         auxiliary = getattr(self.denoiser.backbone, "aux_loss", None)
-        return value.loss if auxiliary is None else value.loss + auxiliary()
+        return self.touched(value.loss if auxiliary is None else value.loss + auxiliary())
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Loss of the averaged denoiser, with the same noise at every validation."""
-        keys = ("validate", batch_idx, self.global_rank)
-        generator = generator_for(self.seed, *keys, device=self.device)
+        generator = generator_for(self.seed, "validate", batch_idx, device=self.device)
         state, cond = batch["state"], batch.get("cond")
         self.val_levels.update(self.loss(self.averaged, state, generator, cond=cond))
+        report = getattr(self.backbone, "expert_use", None)
+        if report is not None:
+            self.use.append(report())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation loss, and how evenly experts are used over all of its batches."""
+        super().on_validation_epoch_end()
+        if self.use:
+            values = spread_of_use(torch.stack(self.use).mean(0))
+            self.record(self.trainer.global_step, "val", values)
+            self.use.clear()
 
     def train(self, mode: bool = True) -> DiffusionModule:
         """Set training mode; the average stays in evaluation mode."""
         super().train(mode)
         self.averaged.eval()
         return self
+
+
+def spread_of_use(use: Tensor) -> dict[str, Tensor]:
+    """Least and greatest share (layers, E) of an expert, 1 being even and 0 dead."""
+    return {"least_use": use.min() * use.shape[-1], "most_use": use.max() * use.shape[-1]}
 
 
 def new_backbone(seed: int, build: Any, **arguments: Any) -> nn.Module:

@@ -119,7 +119,13 @@ def generator_for(seed: int, *keys: object, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(derive_seed(seed, *keys))
 
 
-def drop_condition(cond: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Set the condition (B,K,H,W) of a random ``share`` of the samples to zero."""
-    keep = torch.rand(len(cond), generator=generator, device=generator.device) >= share
-    return cond * keep.to(cond)[:, None, None, None]
+def drop_condition(
+    cond: Tensor, share: float, generator: torch.Generator, part: tuple[int, int] = (0, 1)
+) -> Tensor:
+    """Set the condition (B,K,H,W) of a random ``share`` of the samples to zero.
+
+    ``part`` is as in :class:`gapzoo.diffusion.DenoisingLoss`.
+    """
+    rank, size = part
+    drawn = torch.rand(len(cond) * size, generator=generator, device=generator.device)
+    return cond * (drawn[rank::size] >= share).to(cond)[:, None, None, None]

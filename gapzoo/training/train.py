@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from gapzoo.core import GapzooError
 from gapzoo.training.callbacks import RunCheckpoint, Throughput, TimeBudget
+from gapzoo.training.devices import strategy_of
 from gapzoo.training.runlog import RunLog
 
 
@@ -31,7 +32,11 @@ def train(
     validate_batches: int | float = 1.0,
     checkpoint_minutes: float = 5.0,
     checkpoint_steps: int | None = None,
+    validate_first: bool = False,
     log_every: int = 50,
+    devices: int | str = "auto",
+    num_nodes: int = 1,
+    strategy: str = "auto",
     callbacks: list[Callback] | None = None,
     **trainer: Any,
 ) -> lightning.Trainer:
@@ -48,9 +53,11 @@ def train(
         validate_every: steps between validations, or None for one an epoch.
         validate_batches: batches (or their share) of a validation.
         checkpoint_minutes, checkpoint_steps: how often ``last.ckpt`` is written.
+        validate_first: validate before the first step too.
         log_every: steps between rows of the logs.
+        devices, num_nodes, strategy: see :mod:`gapzoo.training.devices`.
         callbacks: more callbacks.
-        trainer: arguments of ``lightning.Trainer``: devices, strategy, num_nodes, ...
+        trainer: more arguments of ``lightning.Trainer``.
 
     Returns:
         The Trainer, after fitting.
@@ -71,11 +78,14 @@ def train(
         "max_epochs": -1,
         "gradient_clip_val": clip,
         "limit_val_batches": validate_batches,
-        "num_sanity_val_steps": 0,
+        "num_sanity_val_steps": -1 if validate_first else 0,
         "log_every_n_steps": log_every,
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "logger": _loggers(folder),
+        "devices": devices,
+        "num_nodes": num_nodes,
+        "strategy": strategy_of(strategy, devices, num_nodes),
         "callbacks": [*extra, Throughput(), *(callbacks or []), saver],
     }
     loop = lightning.Trainer(**(options | every | trainer))

@@ -1,0 +1,95 @@
+"""Everything about a recipe that can be checked without training, and what it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from gapzoo import checkpoint
+from gapzoo.core import GapzooError
+from gapzoo.core.world import World
+from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.prepare import adapt, data_of, module_of
+from gapzoo.recipe import Recipe
+from gapzoo.training.module import TrainedModule
+
+BYTES = 4
+"""Of a float32."""
+
+
+def examine(recipe: Recipe) -> Iterator[str]:
+    """Build what a recipe names, and say in lines what it is and how much memory it takes.
+
+    Raises:
+        GapzooError: for the first thing that does not fit: archive, periods, channels, leads,
+            architecture, schedule, the checkpoints that it names, the number of devices.
+    """
+    data = data_of(recipe)
+    for period in ("train", "validate"):
+        data.dataset(period)
+    world = data.world
+    module = adapt(recipe, module_of(recipe, world, stand_in(recipe, world)), world)
+    if recipe.basis:
+        checkpoint.load(recipe.basis)
+    processes = recipe.devices * recipe.num_nodes
+    if recipe.batch_size % processes:
+        raise GapzooError(
+            f"recipe '{recipe.name}': batch_size {recipe.batch_size} does not divide by "
+            f"{processes} devices"
+        )
+    count = sum(p.numel() for p in module.live.parameters())
+    moved = sum(p.numel() for p in module.live.parameters() if p.requires_grad)
+    yield (
+        f"{recipe.name}: {recipe.model}, {count:,} parameters, {moved:,} of them trained, "
+        f"{len(world.channels)} channels of {world.name}"
+    )
+    yield _memory(recipe, module, world, recipe.batch_size // processes)
+
+
+def stand_in(recipe: Recipe, world: World) -> ZonalCovariance | None:
+    """A covariance of the right shape, without looking at the data."""
+    if recipe.kind != "prior" or recipe.preconditioning == "scalar":
+        return None
+    channels, height, width = world.shape
+    size, modes = channels * height, width // 2 + 1
+    vectors = [torch.zeros(size, 1, dtype=torch.complex64) for _ in range(modes)]
+    for vector in vectors:
+        vector[0] = 1.0
+    return ZonalCovariance(vectors, torch.ones(modes + 1), world.shape)
+
+
+def _memory(recipe: Recipe, module: TrainedModule, world: World, batch: int) -> str:
+    """Weights and their average, gradients and AdamW's two moments; activations; covariance."""
+    parameters = list(module.live.parameters())
+    moved = sum(p.numel() for p in parameters if p.requires_grad)
+    weights = BYTES * (2 * sum(p.numel() for p in parameters) + 3 * moved)
+    parts = {"weights, average and optimiser": weights}
+    parts[f"activations of {batch} samples"] = batch * activations(module, world)
+    if recipe.kind == "prior" and recipe.preconditioning == "climatology":
+        channels, height, width = world.shape
+        matrix = 8 * (width // 2 + 1) * (channels * height) ** 2
+        parts["covariance (at most)"] = matrix
+        parts["fitting it"] = matrix * (recipe.covariance_parts + 1)
+    told = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in parts.items())
+    return f"memory of a process: {told}"
+
+
+def activations(module: Any, world: World) -> int:
+    """Bytes that one sample's forward pass keeps for the backward pass, measured."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {p.untyped_storage().data_ptr() for p in module.live.parameters()}
+    state = torch.zeros(1, *world.shape)
+    cond = torch.zeros(1, world.cond_channels, *world.shape[1:])
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        output = module.example(state, cond)
+        size = sum(n for pointer, n in kept.items() if pointer not in own)
+    del output
+    return size

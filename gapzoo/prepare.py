@@ -1,0 +1,213 @@
+"""From a recipe to its data and its module, as they are before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from gapzoo import checkpoint
+from gapzoo.core import GapzooError
+from gapzoo.core.world import World
+from gapzoo.data.module import ArchiveDataModule, Reader
+from gapzoo.diffusion import SCHEDULES, DenoisingLoss
+from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.recipe import Recipe, inherit, load
+from gapzoo.training import Optimisation
+from gapzoo.training.adapt import carry, freeze, input_labels, low_rank
+from gapzoo.training.denoisers import ZooDenoiser
+from gapzoo.training.module import TrainedModule
+
+
+def data_of(recipe: Recipe) -> ArchiveDataModule:
+    """The data module that a recipe names."""
+    made = _data(recipe)
+    if recipe.normalisation == "archive":
+        return made
+    parent = checkpoint.load(recipe.start)
+    return _data(recipe, _borrowed(parent, made.world))
+
+
+def _borrowed(parent: checkpoint.Checkpoint, own: World) -> World:
+    """An archive's world, normalised by a parent's climatology."""
+    theirs, name = parent.world, parent.name
+    if own.channels != theirs.channels or not own.grid.matches(theirs.grid):
+        raise GapzooError(
+            f"'normalisation: parent': '{name}' has other channels or another grid than "
+            f"{own.name}; use 'normalisation: archive'"
+        )
+    return dataclasses.replace(theirs, name=own.name, details=own.details)
+
+
+def _data(recipe: Recipe, world: World | None = None) -> ArchiveDataModule:
+    return ArchiveDataModule(
+        recipe.archive,
+        kind="states" if recipe.kind == "prior" else "pairs",
+        variables=recipe.variables or None,
+        train=(recipe.train[0], recipe.train[1]),
+        validate=(recipe.validate[0], recipe.validate[1]),
+        batch_size=recipe.batch_size,
+        steps_per_epoch=recipe.steps_per_epoch,
+        validation_samples=recipe.validation_samples,
+        hours=recipe.hours,
+        seed=recipe.seed,
+        world=world,
+    )
+
+
+def covariance_of(
+    recipe: Recipe, data: ArchiveDataModule, run: Path | None = None
+) -> ZonalCovariance | None:
+    """The climatological covariance that a recipe's preconditioning needs.
+
+    Args:
+        recipe, data: what is trained.
+        run: run folder, which keeps it for resuming, exporting and other processes.
+    """
+    if recipe.kind != "prior" or recipe.preconditioning == "scalar":
+        return None
+    if recipe.covariance == "parent":
+        return _parents_covariance(recipe, data.world)
+    kept = None if run is None else run / "covariance.safetensors"
+    key = _covariance_key(recipe, data.world)
+    tensors = _read_covariance(kept, key) if kept is not None else None
+    if tensors is None:
+        tensors = _fit_covariance(recipe, data)
+        if kept is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            part = kept.with_suffix(".part")
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"key": key})
+            part.replace(kept)
+    # as a checkpoint keeps it, so that training and its checkpoint agree to the bit
+    return ZonalCovariance.from_tensors(tensors, data.world.shape)
+
+
+def _covariance_key(recipe: Recipe, world: World) -> str:
+    """What a fitted covariance depends on."""
+    numbers = (recipe.covariance_states, recipe.covariance_threshold, recipe.covariance_parts)
+    parent = recipe.start if recipe.normalisation == "parent" else ""
+    what = (world.details["data_hash"], world.channels.labels, list(recipe.train), parent)
+    return json.dumps([*what, *numbers])
+
+
+def _read_covariance(path: Path, key: str) -> dict[str, torch.Tensor] | None:
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("key") == key:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    return None
+
+
+def _parents_covariance(recipe: Recipe, world: World) -> ZonalCovariance:
+    parent = checkpoint.load(recipe.start)
+    if parent.covariance is None or parent.world.channels != world.channels:
+        raise GapzooError(f"'{parent.name}' has no covariance of these channels; fit one")
+    if not parent.world.grid.matches(world.grid):
+        raise GapzooError(f"'{parent.name}' has a covariance on another grid; fit one")
+    return parent.covariance
+
+
+def _fit_covariance(recipe: Recipe, data: ArchiveDataModule) -> dict[str, torch.Tensor]:
+    positions = data.archive.indices(recipe.train[0], recipe.train[1])
+    count = min(recipe.covariance_states, len(positions))
+    rows = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
+    reader = Reader(data.archive, data.world)
+
+    def batches(part: np.ndarray) -> Iterator[torch.Tensor]:
+        return (reader.state(few) for few in np.array_split(part, -(-len(part) // 200)))
+
+    parts = [batches(part) for part in np.array_split(rows, recipe.covariance_parts)]
+    return ZonalCovariance.cross_validated(parts, recipe.covariance_threshold).to_tensors()
+
+
+def module_of(
+    recipe: Recipe, world: World, climatology: ZonalCovariance | None = None
+) -> TrainedModule:
+    """The Lightning module that a recipe names, for a world."""
+    channels, cond_channels = len(world.channels), world.cond_channels
+    common: dict[str, Any] = {
+        "channels": channels,
+        "cond_channels": cond_channels,
+        "architecture": dict(recipe.model_options),
+        "precision": recipe.precision,
+        "optimisation": Optimisation(
+            optimizer=recipe.optimizer,
+            peak=recipe.learning_rate,
+            warmup=recipe.warmup,
+            weight_decay=recipe.weight_decay,
+            decay=recipe.ema_decay,
+        ),
+        "seed": recipe.seed,
+    }
+    if recipe.kind == "forecaster":
+        return _forecaster(recipe, world, common)
+    return ZooDenoiser(
+        recipe.model,
+        schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
+        loss=DenoisingLoss(mean=recipe.noise_mean, std=recipe.noise_std, **_weights(world)),
+        cond_dropout=recipe.cond_dropout,
+        climatology=climatology,
+        **common,
+    )
+
+
+def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> TrainedModule:
+    from gapzoo.training.convcast import ConvCast
+
+    change = torch.from_numpy(world.diff_std)[:, None, None] / world.std
+    common["architecture"] = {"hours": world.hours, **common["architecture"]}
+    return ConvCast(recipe.model, change=change, **_weights(world), **common)
+
+
+def _weights(world: World) -> dict[str, Any]:
+    """Area weights, and point weights that bring whitened errors half-way back to SI units."""
+    spread = torch.from_numpy(world.spread)[:, None, None]
+    area = torch.from_numpy(world.grid.area_weights).float()
+    return {"area_weights": area, "point_weights": (world.std / spread).float()}
+
+
+def prepare(recipe: Recipe, data: ArchiveDataModule, run: Path | None = None) -> TrainedModule:
+    """The module as it is before the first step, with its parent's weights where it has one."""
+    covariance = covariance_of(recipe, data, run)
+    return adapt(recipe, module_of(recipe, data.world, covariance), data.world)
+
+
+def adapt(recipe: Recipe, module: TrainedModule, world: World) -> TrainedModule:
+    """Give a module its parent's weights, and freeze of it what the recipe says."""
+    if not recipe.start or recipe.weights == "new":
+        return module
+    _carry(checkpoint.load(recipe.start), recipe, module, world)
+    if recipe.lora_rank:
+        low_rank(module.live, recipe.lora_rank, recipe.lora_layers, recipe.thaw, recipe.seed)
+    freeze(module.live, recipe.freeze)
+    module.restart_average()
+    return module
+
+
+def _carry(
+    parent: checkpoint.Checkpoint, recipe: Recipe, module: TrainedModule, world: World
+) -> None:
+    wiener = recipe.kind == "prior" and recipe.preconditioning == "climatology"
+    theirs = input_labels(parent.world, "covariance.eigenvalues" in parent.extras)
+    inputs = (theirs, input_labels(world, wiener))
+    outputs = (parent.world.channels.labels, world.channels.labels)
+    try:
+        carry(module.live, parent.network.state_dict(), inputs, outputs)
+    except GapzooError as error:
+        raise GapzooError(f"checkpoint '{parent.name}': {error}") from None
+
+
+def finetuning(start: str, path: Path, changes: list[str] | None = None) -> Recipe:
+    """The recipe of fine-tuning a checkpoint; see :func:`gapzoo.recipe.inherit`."""
+    folder = checkpoint.find(start)
+    parent = load(folder / "recipe.yaml")
+    return inherit(load(path, [*(changes or []), f"start={start}"]), parent)

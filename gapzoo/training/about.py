@@ -1,0 +1,40 @@
+"""What a run ran on: device, date, git commit, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+PACKAGES = ("gapzoo", "torch", "lightning", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Device, date, git commit and the packages that matter."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return {
+        "device": device,
+        "date": str(np.datetime64("today")),
+        "git commit": _commit(),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+    }
+
+
+def _processor() -> str:
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"CPU, {names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,61 @@
+"""Several devices: what a recipe's ``strategy`` stands for, and how weights are spread.
+
+``ddp`` copies the network to every process and averages gradients; ``fsdp`` (FSDP2) spreads the
+weights, their average and the optimiser's state over the processes, block by block. Any other name
+is handed to Lightning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from gapzoo.core import GapzooError
+from gapzoo.denoisers.mixture import LevelExperts, NoiseLevelExperts
+from gapzoo.denoisers.transformer import Block
+from gapzoo.denoisers.unet import ResidualBlock
+
+
+def strategy_of(name: str, devices: int | str, nodes: int) -> Any:
+    """What Lightning's Trainer takes for a recipe's strategy.
+
+    Args:
+        name: ``auto``, ``ddp``, ``fsdp`` or another of Lightning's.
+        devices: of each node.
+        nodes: number of nodes.
+
+    Raises:
+        GapzooError: for ``fsdp`` where the number of devices is not given.
+    """
+    if name != "fsdp":
+        return name
+    if not isinstance(devices, int):
+        raise GapzooError(f"strategy 'fsdp' needs the number of devices, not '{devices}'")
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    return ModelParallelStrategy(
+        data_parallel_size=devices * nodes,
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,
+    )
+
+
+def shard(network: nn.Module, mesh: Any) -> None:
+    """Spread a network's weights over a mesh of processes, in place; done once.
+
+    Raises:
+        GapzooError: for experts by noise level, of which a process may meet none in a step.
+    """
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    if isinstance(network, FSDPModule):
+        return
+    for module in network.modules():
+        few = isinstance(module, LevelExperts) and len(module.networks) > 1
+        if few or isinstance(module, NoiseLevelExperts):
+            raise GapzooError("strategy 'fsdp' cannot spread experts by noise level; take 'ddp'")
+    for module in network.modules():
+        if isinstance(module, Block | ResidualBlock):
+            fully_shard(module, mesh=mesh)
+    fully_shard(network, mesh=mesh)

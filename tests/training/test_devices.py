@@ -1,0 +1,111 @@
+"""Two processes learn what one learns from the whole batch: same losses, same weights."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from models import recipe_text, toy
+
+from gapzoo import checkpoint
+from gapzoo.core import GapzooError
+from gapzoo.denoisers import DENOISERS
+from gapzoo.diffusion import SCHEDULES, DenoisingLoss, PreconditionedDenoiser
+from gapzoo.training.devices import shard, strategy_of
+from gapzoo.training.optimise import drop_condition, generator_for
+
+TOLERANCE = 2e-5
+"""Relative, of losses in float32: sums are taken in another order."""
+MIXTURE = "{patch: 2, size: 16, depth: 2, heads: 2, width: 8, experts: 3}"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return toy(tmp_path_factory.mktemp("data") / "toy.zarr")
+
+
+def train(folder: Path, text: str, *changes: str) -> dict[tuple[str, str], float]:
+    """Train by the command line, in processes of its own; losses by step and name."""
+    folder.mkdir()
+    recipe = folder / "unet_small.toy.yaml"
+    recipe.write_text(text)
+    places = ["--run", folder / "run", "--output", folder / "made"]
+    command = [sys.executable, "-m", "gapzoo.cli", "train", recipe, *changes, *places]
+    clean = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    environment = clean | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, env=environment, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (folder / "run" / "metrics.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if "loss" in r["name"]]
+    return {(r["step"], r["name"]): float(r["value"]) for r in rows}
+
+
+def text(archive, **changes) -> str:
+    values = {"precision": "fp32", "log_every": 1, "cond_dropout": 0.4, "max_steps": 6}
+    return recipe_text(archive.path, **(values | changes))
+
+
+def equal(first: Path, second: Path, tolerance: float) -> None:
+    left, right = (checkpoint.load(f / "made").network.state_dict() for f in (first, second))
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=tolerance, atol=tolerance)
+
+
+def test_two_processes_equal_one_with_the_whole_batch(archive, tmp_path):
+    whole = train(tmp_path / "one", text(archive))
+    parts = train(tmp_path / "two", text(archive), "devices=2", "strategy=ddp")
+    assert len({step for step, _ in whole}) >= 6 and parts.keys() == whole.keys()
+    for key, loss in whole.items():
+        assert parts[key] == pytest.approx(loss, rel=TOLERANCE), key
+    equal(tmp_path / "one", tmp_path / "two", 1e-2)  # as bfloat16 in the checkpoint
+
+
+@pytest.mark.slow
+def test_experts_that_a_process_does_not_meet_hold_nobody_up(archive, tmp_path):
+    """Their auxiliary loss alone is of a process's own tokens."""
+    wanted = text(archive, model="mixture_small", model_options=MIXTURE)
+    whole = train(tmp_path / "one", wanted)
+    parts = train(tmp_path / "two", wanted, "devices=2", "strategy=ddp")
+    for key, loss in whole.items():
+        assert parts[key] == pytest.approx(loss, rel=2e-2), key
+
+
+@pytest.mark.slow
+def test_spread_weights_equal_whole_ones(archive, tmp_path):
+    """Strategy fsdp, on two processes of the CPU."""
+    whole = train(tmp_path / "one", text(archive))
+    parts = train(tmp_path / "two", text(archive), "devices=2", "strategy=fsdp")
+    for key, loss in whole.items():
+        assert parts[key] == pytest.approx(loss, rel=TOLERANCE), key
+    equal(tmp_path / "one", tmp_path / "two", 1e-2)
+
+
+def test_noise_belongs_to_the_rows_of_the_whole_batch():
+    """The parts of two and of four processes together are what one would have drawn."""
+    x = torch.randn(8, 1, 4, 8, generator=torch.Generator().manual_seed(0))
+    network = DENOISERS.build("unet_small", channels=1, widths=(8,), blocks=(1,), attention=0)
+    denoiser, loss = PreconditionedDenoiser(network, SCHEDULES.build("edm")), DenoisingLoss()
+    whole = loss(denoiser, x, generator_for(0, "step"))
+    for size in (2, 4):
+        for rank in range(size):
+            value = loss(denoiser, x[rank::size], generator_for(0, "step"), (rank, size))
+            assert torch.equal(value.ratio, whole.ratio[rank::size])
+            torch.testing.assert_close(value.per_sample, whole.per_sample[rank::size])
+    cond = torch.ones(8, 1, 1, 1)
+    kept = drop_condition(cond, 0.5, generator_for(1, "step"))
+    half = drop_condition(cond[1::2], 0.5, generator_for(1, "step"), (1, 2))
+    assert torch.equal(half, kept[1::2]) and kept.any() and not kept.all()
+
+
+def test_what_cannot_be_spread_is_refused():
+    levels = DENOISERS.build("unet_levels_small", channels=1, widths=(8,), blocks=(1,))
+    with pytest.raises(GapzooError, match="experts by noise level; take 'ddp'"):
+        shard(levels, None)
+    with pytest.raises(GapzooError, match="'fsdp' needs the number of devices, not 'auto'"):
+        strategy_of("fsdp", "auto", 1)
+    assert strategy_of("ddp", 2, 1) == "ddp"

@@ -141,6 +141,7 @@ def module_of(
         "precision": recipe.precision,
         "optimisation": Optimisation(
             optimizer=recipe.optimizer,
+            optimizer=recipe.optimizer,
             peak=recipe.learning_rate,
             warmup=recipe.warmup,
             weight_decay=recipe.weight_decay,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,24 @@ def covariance_of(
         return None
     if recipe.covariance == "parent":
         return _parents_covariance(recipe, data.world)
-    kept = None if run is None else run / "covariance.safetensors"
-    key = _covariance_key(recipe, data.world)
-    tensors = _read_covariance(kept, key) if kept is not None else None
-    if tensors is None:
-        tensors = _fit_covariance(recipe, data)
-        if kept is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            part = kept.with_suffix(".part")
-            save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"key": key})
-            part.replace(kept)
+    tensors = _fit_covariance(recipe, data) if run is None else _kept(recipe, data, run)
     # as a checkpoint keeps it, so that training and its checkpoint agree to the bit
     return ZonalCovariance.from_tensors(tensors, data.world.shape)
+
+
+def _kept(recipe: Recipe, data: ArchiveDataModule, run: Path) -> dict[str, torch.Tensor]:
+    """The covariance in a run folder; the first process puts it there, others wait for it."""
+    path, key = run / "covariance.safetensors", _covariance_key(recipe, data.world)
+    found = _read_covariance(path, key)
+    while found is None and rank_zero_only.rank > 0:  # type: ignore[attr-defined]
+        time.sleep(1)
+        found = _read_covariance(path, key)
+    if found is None:
+        found = {k: v.contiguous() for k, v in _fit_covariance(recipe, data).items()}
+        part = path.with_suffix(".part")
+        save_file(found, part, {"key": key})
+        part.replace(path)
+    return found
 
 
 def _covariance_key(recipe: Recipe, world: World) -> str:
@@ -140,7 +148,6 @@ def module_of(
         "architecture": dict(recipe.model_options),
         "precision": recipe.precision,
         "optimisation": Optimisation(
-            optimizer=recipe.optimizer,
             optimizer=recipe.optimizer,
             peak=recipe.learning_rate,
             warmup=recipe.warmup,

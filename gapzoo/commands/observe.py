@@ -32,7 +32,8 @@ def observe(args: argparse.Namespace) -> None:
         task = bar.add_task("times", total=len(positions))
         step = functools.partial(bar.advance, task)
         options = recipe.options(args.options)
-        table = draw(archive, positions, args.network, args.seed, step, **options)
+        names = args.variables.split(",") if args.variables else None
+        table = draw(archive, positions, args.network, args.seed, names, step, **options)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     table.write(args.output)
     CONSOLE.print(f"{len(table)} observations of {len(positions)} times written to {args.output}")
@@ -48,4 +49,5 @@ def add(commands: Any) -> None:
     parser.add_argument("--end", required=True, help="last day or time")
     parser.add_argument("--every", type=int, default=0, help="hours; each step of the archive")
     parser.add_argument("--network", default="random_columns", help=NETWORKS)
+    parser.add_argument("--variables", help="a,b,...; those on levels and surface pressure")
     parser.add_argument("--seed", type=int, default=0)

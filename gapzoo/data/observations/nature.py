@@ -9,14 +9,14 @@ a time depend on the seed and that time alone, so that two periods that overlap 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gapzoo.core import GapzooError, nearest
+from gapzoo.core import Channels, GapzooError, Grid, nearest
 from gapzoo.core.random import derive_seed
 from gapzoo.data.archive import Archive
 from gapzoo.data.observations.columns import simulate, standard_errors
@@ -24,12 +24,15 @@ from gapzoo.data.observations.form import Observations
 from gapzoo.data.observations.networks import NETWORKS
 from gapzoo.data.observations.operators import LinearObservationOperator, operator_for
 
+PRESSURE = "surface_pressure"
+
 
 def observe(
     archive: Archive,
     positions: np.ndarray,
     network: str = "random_columns",
     seed: int = 0,
+    variables: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> Observations:
@@ -40,6 +43,7 @@ def observe(
         positions: its steps that are observed.
         network: registered name.
         seed: of places and errors.
+        variables: that are observed; those on levels and surface pressure where None.
         progress: called with 1 after each time.
         options: of the network (``fraction=0.1``); a land mask comes from the archive.
 
@@ -49,17 +53,17 @@ def observe(
     """
     if not len(positions):
         raise GapzooError(f"no step of {archive.path} to observe; check start, end and every")
-    operator = _places(archive, network, seed, options)
-    errors, parts = standard_errors(operator, archive.channels), []
+    channels = archive.channels.select(variables or _sounded(archive.channels))
+    keep = [archive.channels.index(channel) for channel in channels]
+    operator = _places(archive, channels, network, seed, options)
+    errors, parts = standard_errors(operator, channels), []
     for position in positions:
         time = archive.times[position]
-        truth = torch.from_numpy(archive.read("state", np.array([position])))[0]
+        truth = torch.from_numpy(archive.read("state", np.array([position]), keep))[0]
         y = simulate(truth, operator, errors, derive_seed(seed, "observations", time))
-        parts.append(
-            Observations.from_operator(operator, archive.channels, y, errors, time, network)
-        )
+        parts.append(Observations.from_operator(operator, channels, y, errors, time, network))
         if len(parts) == 1:
-            _require_same(parts[0], operator, truth, archive, network)
+            _require_same(parts[0], operator, truth, (archive.grid, channels), network)
         if progress:
             progress(1)
     return Observations.concatenate(parts)
@@ -69,17 +73,23 @@ def _require_same(
     table: Observations,
     operator: LinearObservationOperator,
     truth: Tensor,
-    archive: Archive,
+    world: tuple[Grid, Channels],
     network: str,
 ) -> None:
     """Whoever reads the table finds the operator that it was made with."""
-    again = operator_for(table, archive.grid, archive.channels)
+    again = operator_for(table, *world)
     if not torch.allclose(again(truth), operator(truth), rtol=1e-4):
         raise GapzooError(f"network '{network}' observes between levels; take one on the levels")
 
 
+def _sounded(channels: Channels) -> list[str]:
+    """Variables on levels, and surface pressure."""
+    names = [c.variable for c in channels if c.level is not None or c.variable == PRESSURE]
+    return list(dict.fromkeys(names))
+
+
 def _places(
-    archive: Archive, network: str, seed: int, options: dict[str, Any]
+    archive: Archive, channels: Channels, network: str, seed: int, options: dict[str, Any]
 ) -> LinearObservationOperator:
     """The network's operator on states in SI units."""
     make = NETWORKS[network]
@@ -90,6 +100,6 @@ def _places(
     if "land" in known and "land_sea_mask" in archive.attributes["static_channels"]:
         options = {"land": archive.static("land_sea_mask"), **options}
     found: LinearObservationOperator = make(
-        archive.grid, archive.channels, derive_seed(seed, "network"), **options
+        archive.grid, channels, derive_seed(seed, "network"), **options
     )
     return found

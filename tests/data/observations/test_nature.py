@@ -40,6 +40,13 @@ def test_periods_that_overlap_agree_and_seeds_differ(archive):
     assert not np.allclose(observe(archive, np.arange(9, 12), seed=2).table["value"], tail["value"])
 
 
+def test_some_variables_of_all(archive):
+    found = observe(archive, np.arange(2), fraction=0.5, variables=["surface_pressure"]).table
+    assert set(found["variable"]) == {"surface_pressure"} and found["level"].isna().all()
+    whole = observe(archive, np.arange(2), fraction=0.5)
+    assert len(whole) == 3 * len(found)
+
+
 def test_the_command_writes_what_is_read_back(archive, tmp_path, capsys):
     out = tmp_path / "new" / "obs.parquet"
     words = [

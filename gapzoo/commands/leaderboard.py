@@ -12,13 +12,13 @@ from gapzoo.commands import CONSOLE, command
 def run(args: argparse.Namespace) -> None:
     """Run an entry under a protocol and store its row; a killed run goes on where it was."""
     from gapzoo.data.archive import Archive
-    from gapzoo.leaderboard import entries, protocol, rows, tables
+    from gapzoo.leaderboard import entries, metrics, protocol, rows, tables
 
     wanted = protocol.load(args.protocol)
     entry = entries.resolve([*(args.entry or []), *args.words])
     name, archive = args.name or entry.name, Archive(args.archive)
     path = rows.store(wanted, archive, entry.method, entry.options, args.folder, name)
-    for metric in rows.METRICS[wanted.track]:
+    for metric in metrics.names(rows.rows(wanted.name, args.folder)):
         CONSOLE.print(tables.table(wanted.name, metric, args.folder))
     CONSOLE.print(f"row written to {path}")
 

@@ -29,11 +29,11 @@ TERMS = {
     "rmse": ("squared_error",),
     "spread_skill": ("corrected_variance", "squared_error"),
     "acc": ("fo", "ff", "oo"),
+    "rpss": ("rps", "climate_rps"),
 }
-"""What each score is a function of, as rows keep it by case."""
-LOWER = ("crps", "rmse", "spectrum_error", "histogram_distance")
-"""Scores of which the smaller is the better."""
-HIGHER = ("acc",)
+"""What each score is a function of, as rows keep it by case; others are the mean of themselves."""
+MEAN = "crps"
+"""A score that is the mean of one statistic, in whose place others of that kind are resampled."""
 Range = tuple[float, float]
 
 
@@ -66,7 +66,7 @@ def bounds(row: dict[str, Any], metric: str, label: str = "mean") -> dict[str, R
 
     Args:
         row: of any protocol.
-        metric: one of ``TERMS``.
+        metric: whose terms rows keep by case.
         label: ``mean`` over channels, or a headline field.
     """
     return all_bounds(row, metric, [label]).get(label, {})
@@ -91,7 +91,7 @@ def contrasts(
     Args:
         row: of a protocol.
         reference: another of the same, see ``rows.refuse_unlike``.
-        metric: one of ``TERMS``.
+        metric: whose terms rows keep by case.
         label: ``mean`` over channels, or a headline field.
     """
     return all_contrasts(row, reference, metric, [label]).get(label, {})
@@ -124,10 +124,10 @@ def _sums(
     row: dict[str, Any], metric: str, labels: Sequence[str]
 ) -> tuple[list[tuple[str, str]], Sums]:
     """Labels and settings that there are, N, and each term as (cases, N)."""
-    if metric not in TERMS or not testable(row):
+    if not testable(row):
         return [], {}
     kept = {s: found.get("by_case", {}) for s, found in row["scores"].items()}
-    terms = TERMS[metric]
+    terms = TERMS.get(metric, (metric,))
     keys = [
         (n, s) for n in labels for s, v in kept.items() if all(n in v.get(t, {}) for t in terms)
     ]
@@ -138,13 +138,17 @@ def _sums(
         for term in terms
     }
     ones = torch.ones_like(next(iter(sums.values())))
-    centres = {"f": 0 * ones, "o": 0 * ones} if metric == "acc" else {}
-    return keys, {"weight": ones, **sums, **centres}
+    if metric == "acc":
+        sums |= {"f": 0 * ones, "o": 0 * ones}
+    if metric not in TERMS:
+        sums = {MEAN: sums[metric]}
+    return keys, {"weight": ones, **sums}
 
 
 def _metric(name: str) -> Evaluator:
     options = {"order": "pooled"} if name == "acc" else {}
-    metric: Evaluator = EVALUATORS.build(name, area_weights=[1.0], **options)
+    known = name if name in TERMS else MEAN
+    metric: Evaluator = EVALUATORS.build(known, area_weights=[1.0], **options)
     return metric
 
 

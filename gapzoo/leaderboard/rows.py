@@ -1,4 +1,39 @@
-"""Rows: run an entry, keep its scores with their provenance, refuse to compare unlike ones."""
+"""Rows: run an entry, keep its scores with their provenance, refuse to compare unlike ones.
+
+A row is one JSON file, ``PROTOCOL.NAME.json``. A track returns (scores, provenance); what it puts
+into provenance lies beside the scores, and ``run`` adds the rest. This is the format of all tracks:
+
+    entry, name             the method, and what its row is called
+    protocol, protocol_hash, settings, archive_hash, members, cases, seed, estimator
+                            what rows of one table share, see ``refuse_unlike``
+    initial_times           of the cases, ISO to the hour; intervals need them
+    command, device, date, git commit, versions, and what the method says of itself
+    wall_seconds, cpu_seconds, scoring_seconds      of all cases; scoring is part of the others
+    grid                    latitude, longitude, land (packed): what maps are drawn on
+    scores                  by setting, in the order of the columns. A setting is a density (<= 1),
+                            a lead in hours, or words such as "nov_djf". Each has any of
+        METRIC              a number, the mean over channels or the main one
+        METRIC_by_channel   by channel, SI units
+        headline            {field: {METRIC: number}}, SI units; a field is a channel's label such
+                            as "temperature@850", or words such as "nino34"
+        ranks               counts of the truth's rank among the members
+        spectrum_ratio      {field: power over the truth's, by zonal wavenumber from 0}
+        by_case             {TERM: {field: a number a case}}, field "mean" where it is the main one:
+                            what intervals and p-values are made from. Of crps, rmse, acc, rpss and
+                            spread_skill the terms are ``intervals.TERMS``, of others themselves
+        maps                {field: {KIND: packed}}. KIND is rmse, spread, bias or mean (in the
+                            field's units), acc, correlation, rpss, or another that brings "title"
+                            and "units". ``packed`` takes NaN for what is missing; "p", packed too,
+                            is dotted where it is below 0.05
+    metrics                 {METRIC: {title, better, ideal, units, digits}} of scores that
+                            ``metrics.METRICS`` doesn't know, in the order they are shown
+    series                  list of {title, x_label, y_label, x, y}: lines of one title share a
+                            chart. Optional: name (one line of several; equal names are drawn once,
+                            such as "truth"), low and high (a band), log ("x", "y" or "xy")
+    fields                  list of {title, units, **packed}: maps that belong to no setting
+
+Whatever is absent is not shown. The scores of a run that diverged are Infinity.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +61,6 @@ from gapzoo.leaderboard.scores import packed
 FOLDER = Path("evaluation/leaderboard")
 FORMAT = 2
 """Of rows: 2 has scores by case, spectra and maps; rows without a number are of the first."""
-METRICS = {
-    "analysis": ("crps", "rmse", "spread_skill"),
-    "weather": ("crps", "rmse", "acc", "spread_skill"),
-    "cycle": ("crps", "rmse", "spread_skill"),
-    "prior": ("spectrum_error", "histogram_distance", "spread_ratio"),
-}
-"""What is printed after a run, by track."""
 
 
 def run(

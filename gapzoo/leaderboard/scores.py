@@ -149,11 +149,20 @@ class Scores:
 
 
 def packed(field: np.ndarray) -> dict[str, Any]:
-    """A field (H, W) in 255 steps from ``low`` to ``high``, rows in order, as base64 bytes."""
-    low, high = float(field.min()), float(field.max())
-    steps = np.round(255 * (field - low) / max(high - low, 1e-30)).astype(np.uint8)
+    """A field (H, W) in steps from ``low`` to ``high``, rows in order, as base64 bytes.
+
+    There are 256 steps; where something is missing (NaN) the last one says so, as does
+    ``"missing": true``.
+    """
+    there = np.isfinite(field)
+    known = field[there] if there.any() else np.zeros(1)
+    low, high = float(known.min()), float(known.max())
+    last = 255 if there.all() else 254
+    share = (np.where(there, field, low) - low) / max(high - low, 1e-30)
+    steps = np.where(there, np.round(last * share), 255).astype(np.uint8)
     data = base64.b64encode(steps.tobytes()).decode()
-    return {"low": _round(low), "high": _round(high), "shape": list(field.shape), "data": data}
+    out = {"low": _round(low), "high": _round(high), "shape": list(field.shape), "data": data}
+    return out if there.all() else {**out, "missing": True}
 
 
 def _acc(means: Arrays) -> np.ndarray:

@@ -7,6 +7,7 @@ cases were kept, nothing is marked and the note says so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from rich.table import Table
 
 from gapzoo.core import GapzooError, nearest
-from gapzoo.leaderboard.intervals import HIGHER, LOWER, block, bounds, contrasts, testable
+from gapzoo.leaderboard import metrics
+from gapzoo.leaderboard.intervals import block, bounds, contrasts, testable
 from gapzoo.leaderboard.rows import FOLDER, label, rows
 
 MARK = "~"
@@ -23,13 +25,13 @@ SIGNIFICANT = 0.05
 NAMES = {
     "gap": "GAP",
     "convcast": "ConvCast alone",
-    "optimal_interpolation": "optimal interpolation",
-    "crps": "CRPS",
-    "rmse": "RMSE",
-    "acc": "ACC",
-    "spread_skill": "spread/skill",
+    "letkf": "LETKF",
+    "enkf": "EnKF",
+    "speedy": "SPEEDY",
+    "var3d": "3D-Var",
+    "free": "free run",
 }
-"""How tables call entries and scores; others have their underscores taken out."""
+"""How tables call entries; others have their underscores taken out."""
 
 
 @dataclass
@@ -70,15 +72,20 @@ class Ranking:
     @cached_property
     def best(self) -> dict[str, int]:
         """Position of the best row of each setting; empty where none is better than another."""
-        if self.metric not in (*LOWER, *HIGHER) or len(self.rows) < 2:
+        if not self.told.better or len(self.rows) < 2:
             return {}
-        sign = 1 if self.metric in LOWER else -1
         found = {}
         for setting in self.settings:
             values = {n: self.value(row, setting) for n, row in enumerate(self.rows)}
-            there = {n: sign * v for n, v in values.items() if v is not None}
-            found[setting] = min(there, key=there.__getitem__)
+            there = {n: self.told.badness(v) for n, v in values.items() if v is not None}
+            if there:
+                found[setting] = min(there, key=there.__getitem__)
         return found
+
+    @cached_property
+    def told(self) -> metrics.Metric:
+        """What is known of the score."""
+        return metrics.metric(self.metric, self.rows)
 
     @cached_property
     def alike(self) -> set[tuple[int, str]]:
@@ -95,10 +102,11 @@ class Ranking:
         """The cells of a row; ``bold`` is a format for the best."""
         row, found = self.rows[n], []
         ranges = bounds(row, self.metric) if intervals else {}
-        digits = 2 if self.metric == "spread_skill" else 3
+        digits = self.told.digits
         for setting in self.settings:
             value = self.value(row, setting)
             text = "" if value is None else f"{value:.{digits}f}"
+            text = "diverged" if value is not None and math.isinf(value) else text
             text = bold.format(text) if self.best.get(setting) == n else text
             text += f" {MARK}" if (n, setting) in self.alike else ""
             if setting in ranges:
@@ -124,8 +132,9 @@ class Ranking:
 
     def _order(self, row: dict[str, Any]) -> float:
         values = [v for s in self.settings if (v := self.value(row, s)) is not None]
-        mean = sum(values) / len(values) if values else float("inf")
-        return -mean if self.metric in HIGHER else mean
+        if not values:
+            return float("inf")
+        return sum(self.told.badness(v) if self.told.better else v for v in values) / len(values)
 
 
 def table(
@@ -133,7 +142,7 @@ def table(
 ) -> Table:
     """Entries by settings (densities or leads) for one score."""
     ranking = Ranking(found(protocol, folder), metric)
-    out = Table(title=f"{protocol}: {metric}", caption=ranking.note() or None)
+    out = Table(title=f"{protocol}: {ranking.told.title}", caption=ranking.note() or None)
     for name in ("entry", *heads(ranking)):
         out.add_column(name, justify="left" if name == "entry" else "right")
     for n, row in enumerate(ranking.rows):
@@ -162,7 +171,7 @@ def markdown(
     every = found(protocol, folder)
     ranking = Ranking(every, metric, settings)
     names = heads(ranking)
-    lines = [f"| {title(metric)} | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    lines = [f"| {ranking.told.title} | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for n, row in enumerate(ranking.rows):
         lines.append(f"| {row_name(row)} | {' | '.join(ranking.cells(n, '**{}**'))} |")
     if contrast:
@@ -172,7 +181,7 @@ def markdown(
         for row in ranking.rows:
             if any(extra.value(row, s) is not None for s in extra.settings):
                 cells = extra.cells(extra.rows.index(row), "{}")
-                lines.append(f"| {title(other)} of {title(label(row))} | {' | '.join(cells)} |")
+                lines.append(f"| {extra.told.title} of {title(label(row))} | {' | '.join(cells)} |")
     return "\n".join(
         [*lines, "", " ".join(part for part in (_made(every), ranking.note()) if part)]
     )
@@ -232,7 +241,7 @@ def _contrast(ranking: Ranking, *names: str) -> str:
 
 
 def title(name: str) -> str:
-    """An entry's or score's name for readers."""
+    """An entry's name for readers."""
     return NAMES.get(name, name.replace("_", " "))
 
 

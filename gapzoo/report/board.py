@@ -1,26 +1,25 @@
 """The leaderboard as one self-contained HTML page: made from rows, readable offline.
 
-Rows bring what sections need and a section is drawn where there is something for it: scores and
-intervals (table, scorecard, curves), ranks, spectra, maps of error and spread; and what tracks add,
-
-    row["fields"]   list of {title, units, low, high, shape, data}      packed maps, see ``packed``
-    row["series"]   list of {title, x_label, y_label, x, y}             such as 1000-year means
-
-The page's script and style lie in ``assets``; numbers are put beside them as JSON.
+Rows bring what sections need (``gapzoo.leaderboard.rows`` has the format) and a section is drawn
+where there is something for it, so that a new track changes nothing here. The page's script and
+style lie in ``assets``; numbers are put beside them as JSON, in the units that forecasters read.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-from gapzoo.core import VARIABLES, Channel, GapzooError
-from gapzoo.leaderboard import intervals
-from gapzoo.leaderboard.rows import FOLDER, METRICS, protocols, rows
-from gapzoo.leaderboard.tables import Ranking, heads, is_number, row_name, title
+from gapzoo.core import VARIABLES, GapzooError
+from gapzoo.leaderboard import intervals, metrics
+from gapzoo.leaderboard.metrics import FIELD, Metric
+from gapzoo.leaderboard.metrics import is_score as _is
+from gapzoo.leaderboard.rows import FOLDER, protocols, rows
+from gapzoo.leaderboard.tables import Ranking, heads, is_number, row_name
 
 ASSETS = Path(__file__).parent / "assets"
 GRAVITY = 9.80665
@@ -29,13 +28,24 @@ UNITS = {
     "Pa": ("hPa", 0.01),
     "kg kg-1": ("g/kg", 1000.0),
     "m s-1": ("m/s", 1.0),
+    "1": ("", 1.0),
 }
 """SI units to what forecasters read, and the factor; geopotential becomes height."""
-FULL = 20
-"""Percent at which a scorecard's colours are full."""
-REFERENCES = ("optimal_interpolation", "letkf", "climatology", "persistence")
+REFERENCES = ("optimal_interpolation", "letkf", "climatology", "persistence", "speedy")
 """Entries that a scorecard compares with unless told otherwise, first found first."""
-HIDDEN = {"scores", "grid", "settings", "fields", "series", "initial_times", "format"}
+HIDDEN = {"scores", "grid", "settings", "fields", "series", "initial_times", "format", "metrics"}
+KINDS = {
+    "rmse": ("error (RMSE)", "error"),
+    "spread": ("spread", "error"),
+    "bias": ("bias", "bias"),
+    "mean": ("mean", "mean"),
+    "acc": ("ACC", "correlation"),
+    "correlation": ("correlation", "correlation"),
+    "rpss": ("RPSS", "correlation"),
+}
+"""Maps: what readers call a kind, and the colour scale that it shares with others."""
+IN_UNITS = ("rmse", "spread", "bias", "mean")
+"""Maps in the units of their field."""
 
 
 def write(path: Path, folder: Path = FOLDER) -> Path:
@@ -48,7 +58,7 @@ def write(path: Path, folder: Path = FOLDER) -> Path:
     if not names:
         raise GapzooError(f"no rows in {folder}; run an entry first: gapzoo leaderboard run ...")
     found = [part(rows(name, folder)) for name in names]
-    data = {"protocols": found, "metrics": _metric_names(found), "full": FULL}
+    data = {"protocols": found}
     text = json.dumps(_rounded(data), separators=(",", ":")).replace("</", "<\\/")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -59,15 +69,14 @@ def write(path: Path, folder: Path = FOLDER) -> Path:
 
 def part(every: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page needs of one protocol's rows."""
-    track = _track(every[0])
-    metrics = [m for m in METRICS.get(track, ()) if any(m in s for r in every for s in _all(r))]
-    metrics = metrics or sorted({k for r in every for s in _all(r) for k, v in s.items() if _is(v)})
-    ranking = Ranking(every, metrics[0])
+    names = metrics.names(every)
+    known = {name: metrics.metric(name, every) for name in names}
+    ranking = Ranking(every, names[0])
     ordered, settings = ranking.rows, list(ranking.settings)
-    labels = [
-        "mean",
-        *dict.fromkeys(n for r in every for s in _all(r) for n in s.get("headline", {})),
+    kept = [
+        n for key in ("headline", "maps") for r in every for s in _all(r) for n in s.get(key, {})
     ]
+    labels = list(dict.fromkeys(["mean", *kept]))
     numbers = [float(s) if is_number(s) else None for s in settings]
     largest = max((x for x in numbers if x is not None), default=0.0)
     by_density, by_lead = 0 < largest <= 1, largest > 1
@@ -76,13 +85,13 @@ def part(every: list[dict[str, Any]]) -> dict[str, Any]:
         "description": every[0].get("settings", {}).get("description", ""),
         "facts": _facts(ordered),
         "heads": heads(ranking),
-        "axis": "lead" if by_lead else "density" if by_density else "part",
+        "axis": "lead" if by_lead else "density" if by_density else "setting",
         "x": [x / 24 if by_lead and x is not None else x for x in numbers],
         "first": settings.index("72") if "72" in settings else 0,
-        "metrics": metrics,
+        "metrics": {name: dataclasses.asdict(metric) for name, metric in known.items()},
         "labels": [_label(name, every[0]) for name in labels],
-        "rows": [_row(row, settings, metrics, labels, by_density) for row in ordered],
-        "p": {m: p_values(ordered, settings, m, labels) for m in metrics},
+        "rows": [_row(row, settings, known, labels, by_density) for row in ordered],
+        "p": {name: p_values(ordered, settings, name, labels) for name in names},
         "tested": all(intervals.testable(row) for row in ordered),
         "times": len(ordered[0].get("initial_times", [])),
         "block": intervals.block(ordered[0]),
@@ -107,52 +116,62 @@ def p_values(
 def _row(
     row: dict[str, Any],
     settings: list[str],
-    metrics: list[str],
+    known: dict[str, Metric],
     labels: list[str],
     by_density: bool,
 ) -> dict[str, Any]:
     at = [row["scores"].get(s, {}) for s in settings]
     scores, ranges = {}, {}
-    for metric in metrics:
-        values = {name: _values(at, metric, name) for name in labels}
-        scores[metric] = {name: v for name, v in values.items() if any(map(_is, v))}
-        ranges[metric] = _ranges(row, settings, metric, list(scores[metric]))
+    for name, metric in known.items():
+        scale = {label: _factor(label) if metric.units == FIELD else 1.0 for label in labels}
+        values = {label: _values(at, name, label, scale[label]) for label in labels}
+        scores[name] = {label: v for label, v in values.items() if any(map(_is, v))}
+        found = intervals.all_bounds(row, name, list(scores[name]))
+        ranges[name] = {k: _pairs(v, settings, scale[k]) for k, v in found.items()}
     return {
         "title": row_name(row),
         "scores": scores,
         "bounds": ranges,
-        "channels": {m: c for m in metrics if (c := _channels(at, f"{m}_by_channel"))},
+        "channels": {m: c for m in known if (c := _channels(at, f"{m}_by_channel"))},
+        "diverged": ["diverged" in s for s in at],
         "ranks": [s.get("ranks") for s in at],
         "spectra": [_spectra(s) for s in at],
-        "maps": {str(n): s["maps"] for n, s in enumerate(at) if "maps" in s},
-        "fields": [{**f, "from": f["low"], "to": f["high"]} for f in row.get("fields", [])],
+        "maps": {str(n): _maps(s["maps"]) for n, s in enumerate(at) if s.get("maps")},
+        "fields": [{"scale": f["title"], "units": "", **f} for f in row.get("fields", [])],
         "series": [*row.get("series", []), *_cycles(row, settings)],
         "cost": _cost(row, len(settings) if by_density else 1),
+        "spent": [row.get(f"{kind}_seconds") for kind in ("wall", "cpu", "scoring")],
+        "device": row.get("device", ""),
         "card": _card(row),
     }
 
 
-def _values(at: list[dict[str, Any]], metric: str, name: str) -> list[float | None]:
+def _values(at: list[dict[str, Any]], metric: str, label: str, factor: float) -> list[float | None]:
     """A score over settings, in the page's units."""
-    of = [s if name == "mean" else s.get("headline", {}).get(name, {}) for s in at]
-    factor = _scale(metric, name)
+    of = [s if label == "mean" else s.get("headline", {}).get(label, {}) for s in at]
     return [factor * s[metric] if _is(s.get(metric)) else None for s in of]
 
 
-def _ranges(
-    row: dict[str, Any], settings: list[str], metric: str, labels: list[str]
-) -> dict[str, list[list[float] | None]]:
-    """Intervals by field over settings, in the page's units."""
-    found = {}
-    for name, ranges in intervals.all_bounds(row, metric, labels).items():
-        pairs = [ranges.get(s) for s in settings]
-        factor = _scale(metric, name)
-        found[name] = [[factor * v for v in pair] if pair else None for pair in pairs]
-    return found
+def _pairs(
+    ranges: dict[str, intervals.Range], settings: list[str], factor: float
+) -> list[list[float] | None]:
+    """Intervals over settings, in the page's units."""
+    pairs = [ranges.get(s) for s in settings]
+    return [[factor * v for v in pair] if pair else None for pair in pairs]
 
 
-def _scale(metric: str, name: str) -> float:
-    return _factor(name) if metric in ("crps", "rmse") else 1.0
+def _maps(maps: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Maps by field, each with its title, the colour scale it shares, and the page's units."""
+    return {label: [_map(label, *one) for one in kinds.items()] for label, kinds in maps.items()}
+
+
+def _map(label: str, kind: str, field: dict[str, Any]) -> dict[str, Any]:
+    title, scale = KINDS.get(kind, (kind.replace("_", " "), kind))
+    units, factor = ("", 1.0)
+    if kind in IN_UNITS and "units" not in field:
+        units, factor = _units(label)
+    ends = {end: factor * field[end] for end in ("low", "high")}
+    return {"title": title, "units": units, "scale": scale, **field, **ends}
 
 
 def _channels(at: list[dict[str, Any]], key: str) -> dict[str, list[Any]]:
@@ -221,24 +240,28 @@ def _label(name: str, row: dict[str, Any]) -> dict[str, Any]:
     if name == "mean":
         first = next(iter(_all(row)), {})
         count = len(first.get("crps_by_channel", {}))
-        over = f"mean over {count} channels, over their spread" if count else "mean over channels"
-        return {"id": "mean", "name": "all channels", "long": over, "units": "", "factor": 1.0}
-    channel = Channel.parse(name)
-    units = UNITS.get(channel.units, (channel.units, 1.0))[0]
-    known = VARIABLES.get(channel.variable)
-    short = (known.short if known else channel.variable).upper()
-    level = "" if channel.level is None else f"{channel.level:g}"
-    return {
-        "id": name,
-        "name": f"{short}{level}",
-        "long": f"{short}{level}",
-        "units": units,
-        "factor": _factor(name),
-    }
+        over = f"mean over {count} channels, over their spread" if count else "over all"
+        return {"id": "mean", "name": "all channels" if count else "all", "long": over, "units": ""}
+    short = _short(name)
+    return {"id": name, "name": short, "long": short, "units": _units(name)[0]}
+
+
+def _short(name: str) -> str:
+    """Z500 of geopotential@500; the words of what is no variable."""
+    variable, _, level = name.partition("@")
+    known = VARIABLES.get(variable)
+    return f"{known.short.upper()}{level}" if known else name.replace("_", " ")
+
+
+def _units(name: str) -> tuple[str, float]:
+    """Units that forecasters read, and the factor from SI."""
+    variable = name.partition("@")[0]
+    known = VARIABLES.get(variable)
+    return UNITS.get(known.units, (known.units, 1.0)) if known else ("", 1.0)
 
 
 def _factor(name: str) -> float:
-    return 1.0 if name == "mean" else UNITS.get(Channel.parse(name).units, ("", 1.0))[1]
+    return _units(name)[1]
 
 
 def _reference(ordered: list[dict[str, Any]]) -> int:
@@ -246,20 +269,8 @@ def _reference(ordered: list[dict[str, Any]]) -> int:
     return next((entries.index(name) for name in REFERENCES if name in entries), len(entries) - 1)
 
 
-def _track(row: dict[str, Any]) -> str:
-    return str(row.get("settings", {}).get("track") or row["protocol"].partition("-")[0])
-
-
-def _metric_names(found: list[dict[str, Any]]) -> dict[str, str]:
-    return {m: title(m) for board in found for m in board["metrics"]}
-
-
 def _all(row: dict[str, Any]) -> list[dict[str, Any]]:
     return list(row["scores"].values())
-
-
-def _is(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _rounded(value: Any) -> Any:

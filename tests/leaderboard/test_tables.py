@@ -109,7 +109,7 @@ def test_a_table_says_which_ranks_are_real(board):
     first, second, last = (ranking.cells(n, "<{}>")[0] for n in range(3))
     assert first.startswith("<") and second.endswith(" ~") and "~" not in last
     text = printed(tables.table("analysis-toy", "crps", board, intervals=True))
-    assert "analysis-toy: crps" in text and "10 %" in text and " to " in text
+    assert "analysis-toy: CRPS" in text and "10 %" in text and " to " in text
     assert "60 initial times" in text
 
 

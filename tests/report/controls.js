@@ -1,4 +1,4 @@
-// Uses every control of the page as a reader would, and writes what it found as JSON.
+// Uses every control of the page as a reader would, and tells the page around it what it found.
 const texts = query => [...document.querySelectorAll(query)].map(e => e.textContent);
 const pick = (id, value) => {
   const select = document.getElementById("pick-" + id);
@@ -6,27 +6,42 @@ const pick = (id, value) => {
   select.dispatchEvent(new Event("change"));
 };
 const click = (query, n = 0) => document.querySelectorAll(query)[n].click();
-const out = { sections: texts("section h2"), table: texts("#scores tbody td") };
-out.width = document.documentElement.scrollWidth;
-out.inner = window.innerWidth;
-click('#scores button[data-column="0"]');
-click('#scores button[data-column="0"]');
-out.sorted = texts("#scores tbody td:first-child");
-out.card = texts("#scorecard h3");
-pick("reference", 2);
-out.other = texts("#scorecard h3");
-pick("metric", "rmse");
-pick("label", "geopotential@500");
-out.z500 = texts("#scores tbody td");
-out.note = document.querySelector('[data-section="Scores"] .note').textContent;
-out.canvases = document.querySelectorAll("canvas").length;
-const pixels = document.querySelector("canvas").getContext("2d").getImageData(0, 0, 200, 100).data;
-out.colours = new Set(Array.from({ length: 300 }, (_, k) => pixels.slice(k * 240, k * 240 + 3).join())).size;
-click("nav button", 1);
-out.second = texts("section h2");
-out.rows = texts("#scores tbody td:first-child");
-document.querySelectorAll("details").forEach(d => (d.open = true));
+const sections = () => [...document.querySelectorAll("section")].map(e => e.dataset.section);
+const coloured = canvas => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, 200, 100).data;
+  return new Set(Array.from({ length: 300 }, (_, k) => pixels.slice(k * 240, k * 240 + 3).join())).size;
+};
+const seen = () => ({
+  sections: sections(),
+  table: texts("#scores tbody td"),
+  names: texts("#scores tbody td:first-child"),
+  cards: texts("#scorecard h3"),
+  note: document.querySelector('[data-section="Scores"] .note').textContent,
+  costs: texts("#costs tbody td"),
+  maps: texts("[data-section=Maps] figcaption, [data-section=Fields] figcaption"),
+  scales: texts(".scale"),
+  colours: [...document.querySelectorAll("canvas")].map(coloured),
+  series: texts("[data-section=Series] h3"),
+  legends: [...document.querySelectorAll("[data-section=Series] .legend")].map(e => e.textContent),
+  width: document.documentElement.scrollWidth,
+  inner: window.innerWidth,
+  hash: decodeURIComponent(location.hash),
+});
+const LINK = "#protocol=weather-toy&metric=acc&field=temperature@850&at=day+2&reference=GAP";
+const open = hash => { history.replaceState(null, "", hash); recall(); };
+const steps = {
+  nothing: () => {},
+  sort: () => { click('#scores button[data-column="0"]'); click('#scores button[data-column="0"]'); },
+  reference: () => pick("reference", 2),
+  metric: () => pick("metric", "rmse"),
+  field: () => pick("label", "geopotential@500"),
+  setting: () => pick("setting", 1),
+  tab: () => click("nav button", 1),
+  link: () => open(LINK),
+  strange: () => open("#protocol=none&metric=none&at=none&field=x"),
+  cards: () => document.querySelectorAll("details").forEach(d => (d.open = true)),
+};
+const out = {};
+for (const name of STEPS) { steps[name](); out[name] = seen(); }
 out.errors = window.found;
-const result = Object.assign(document.createElement("pre"), { id: "result" });
-result.textContent = JSON.stringify(out);
-document.body.append(result);
+parent.postMessage(JSON.stringify(out), "*");

@@ -1,6 +1,5 @@
 """The leaderboard's page: its data are the rows', it opens without errors, its controls work."""
 
-import base64
 import html
 import json
 import re
@@ -10,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import row, write_board
+from boards import row, seasonal_row, write_board, write_later
 from worlds import expect
 
 from gapzoo.core import GapzooError
 from gapzoo.leaderboard import intervals, rows
 from gapzoo.report import board
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((p for n in NAMES if (p := shutil.which(n))), None)
+QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-extensions --disable-sync"
+QUIET += " --disable-background-networking --disable-component-update --disable-default-apps"
 
 
 @pytest.fixture(scope="module")
@@ -107,79 +109,104 @@ def test_colours_are_told_apart_by_colour_blind_readers():
         assert apart.min() > 0.12
 
 
-CATCH = "<script>window.found=[];window.onerror=m=>found.push('error: '+m);</script>"
-ACT = f"<script>{(Path(__file__).parent / 'controls.js').read_text()}</script>"
+CATCH = """<script>window.found = [];
+window.addEventListener("error", e => found.push("error: " + e.message));
+window.addEventListener("unhandledrejection", e => found.push("rejected: " + e.reason));
+for (const kind of ["error", "warn"]) console[kind] = (...words) => found.push(kind + ": " + words);
+</script>"""
+CONTROLS = (Path(__file__).parent / "controls.js").read_text()
+AROUND = """<!doctype html><pre id="result"></pre><script>
+addEventListener("message", e => (document.getElementById("result").textContent = e.data));
+</script><iframe src="{}" width="{}" height="900" style="border:0"></iframe>"""
 
 
-@pytest.fixture(scope="module")
-def opened(page, tmp_path_factory):
-    """Open the page at a width, use its controls; what was found."""
+@pytest.fixture
+def opened(tmp_path):
+    """Open a page at a width in Chromium, use controls in turn; what a reader sees after each."""
     if CHROMIUM is None:
-        pytest.skip("no chromium here to open the page in")
-    folder = tmp_path_factory.mktemp("opened")
+        pytest.skip("no chromium here to open the page in (apt-get install chromium)")
 
-    def open_at(width: int) -> dict:
-        path = folder / f"{width}.html"
-        path.write_text(
-            page.replace("<head>", "<head>" + CATCH).replace("</body>", ACT + "</body>")
+    def open_at(page: str, width: int, *steps: str) -> dict:
+        act = f"<script>const STEPS = {json.dumps(steps)};\n{CONTROLS}</script>"
+        inner, outer = tmp_path / "page.html", tmp_path / "around.html"
+        inner.write_text(
+            page.replace("<head>", "<head>" + CATCH).replace("</body>", act + "</body>")
         )
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-        command += ["--virtual-time-budget=2000", f"--window-size={width},900"]
-        command += [f"--user-data-dir={folder / 'profile'}", path.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
+        outer.write_text(AROUND.format(html.escape(inner.as_uri()), width))
+        command = [CHROMIUM, *QUIET.split(), "--dump-dom"]
+        command += ["--virtual-time-budget=5000", f"--window-size={max(width, 500)},900"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", outer.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        found = re.search(r'<pre id="result">(.+?)</pre>', done.stdout, re.DOTALL)
         assert found, done.stderr[-2000:]
         return json.loads(html.unescape(found[1]))
 
     return open_at
 
 
-def test_it_opens_without_errors_and_its_controls_work(opened):
-    found = opened(1280)
+def test_it_opens_without_errors_and_its_controls_work(page, opened):
+    steps = ("nothing", "sort", "reference", "metric", "field", "setting", "cards", "tab")
+    found = opened(page, 1280, *steps, "strange", "link")
     assert found["errors"] == []
-    assert found["sections"] == [
-        "Scores", "Scorecard", "Error against density", "Rank histograms", "Spectra", "Maps",
+    first = found["nothing"]
+    assert first["sections"] == [
+        "Scores", "Scorecard", "Score by lead and density", "Rank histograms", "Spectra", "Maps",
         "Cost against skill", "Cards",
     ]  # fmt: skip
-    assert found["table"][0] == "GAP" and found["sorted"][0] == "climatology"
-    assert found["card"] == ["GAP", "climatology"]
-    assert found["other"] == ["GAP", "optimal interpolation"]
-    assert found["z500"] != found["table"] and found["note"].startswith("RMSE, m: Z500.")
-    assert found["canvases"] == 6 and found["colours"] > 5
-    assert "Skill against lead" in found["second"]
-    assert found["rows"] == ["GAP", "persistence (one member)"]
+    assert first["names"] == ["GAP", "optimal interpolation", "climatology"]
+    assert first["cards"] == ["GAP", "climatology"] and "Bold is best" in first["note"]
+    assert first["costs"][:6] == ["GAP", "40", "30", "1.0", "0.32", "CPU, a test"]
+    assert found["sort"]["names"][0] == "climatology"
+    assert found["reference"]["cards"] == ["GAP", "optimal interpolation"]
+    assert found["metric"]["note"].startswith("RMSE: mean over 10 channels")
+    assert found["field"]["note"].startswith("RMSE, m: Z500.")
+    assert found["field"]["table"] != found["metric"]["table"]
+    assert len(first["maps"]) == 6 and min(first["colours"]) > 5
+    assert found["cards"]["hash"] == (
+        "#protocol=analysis-toy&metric=rmse&field=geopotential@500&at=10+%&reference=climatology"
+    )
+    assert found["tab"]["names"] == ["GAP", "persistence (one member)"]
+    assert found["tab"]["hash"].startswith("#protocol=weather-toy&metric=crps&field=mean&at=day+3")
+    assert found["strange"]["names"] == first["names"], "what is not there is not looked for"
+    linked = found["link"]
+    assert linked["note"].startswith("ACC: T850") and "at=day+2&" in linked["hash"]
+    assert linked["cards"] == ["persistence (one member)"]
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(opened):
-    found = opened(500)
-    assert found["errors"] == [] and found["width"] <= found["inner"]
+def test_a_phone_shows_it_without_scrolling_sideways(page, opened):
+    found = opened(page, 390, "nothing", "cards", "tab")
+    assert found["errors"] == []
+    for step in ("nothing", "cards", "tab"):
+        assert found[step]["inner"] == 390 and found[step]["width"] <= 390
 
 
-def test_later_tracks_find_their_sections(opened, tmp_path_factory):
-    """Maps and series of rows that bring them; nothing of what they lack."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium here to open the page in")
-    made = tmp_path_factory.mktemp("later")
-    base = row("gap", "weather", 0.2)
-    packed = {"low": -0.5, "high": 0.9, "shape": [6, 12]}
-    packed["data"] = base64.b64encode(bytes(range(72))).decode()
-    acc = {"title": "ACC of DJF", "units": "", **packed}
-    years = {"title": "global mean temperature", "x_label": "year", "y_label": "K"}
-    years |= {"x": list(range(1000)), "y": [288 + 0.1 * (n % 7) for n in range(1000)]}
-    scores = {"djf": {"acc": 0.6}, "jja": {"acc": 0.5}}
-    later = {
-        **base,
-        "protocol": "seasonal-toy",
-        "scores": scores,
-        "fields": [acc],
-        "series": [years],
-    }
-    later["settings"] = {**base["settings"], "track": "seasonal"}
-    rows.save(later, made)
-    path = board.write(made / "page.html", made)
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += ["--virtual-time-budget=2000", f"--user-data-dir={made / 'profile'}", path.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    sections = re.findall(r'data-section="([^"]*)"', dom)
-    assert sections == ["Scores", "Fields", "Long series", "Cards"]
-    assert "ACC of DJF" in dom and "global mean temperature" in dom
+def test_seasonal_and_climate_rows_find_their_sections(tmp_path, opened):
+    """Maps, series and scores that only their rows know; nothing of what they lack."""
+    path = board.write(tmp_path / "later.html", write_later(tmp_path / "later"))
+    found = opened(path.read_text(), 390, "nothing", "tab", "setting")
+    assert found["errors"] == []
+    climate, seasonal = found["nothing"], found["tab"]
+    assert climate["sections"] == [
+        "Scores", "Scorecard", "Fields", "Series", "Cost against skill", "Cards",
+    ]  # fmt: skip
+    assert climate["note"].startswith("drift, K a century: over all. Bold is best.")
+    assert climate["names"] == ["SPEEDY", "GAP"], "the smaller drift first"
+    assert climate["series"] == ["Global mean temperature", "Annual cycle", "Power of Nino3.4"]
+    assert climate["legends"][1] == "SPEEDYGAPtruth", "what all rows share is drawn once"
+    assert climate["scales"][0].startswith("ENSO regression of rain−".replace("−", "-"))
+    assert "mm/d/K" in climate["scales"][0]
+    assert seasonal["names"] == ["GAP", "climatology"] and "ACC" in seasonal["note"]
+    assert [s.split("-")[0] for s in seasonal["scales"]] == ["T2M: ACC", "T2M: bias"]
+    assert "no value" in seasonal["scales"][0] and "-1.001.00" in seasonal["scales"][0]
+    assert seasonal["maps"] == ["GAP", "climatology"] * 2
+    assert max(climate["width"], seasonal["width"]) <= 390
+
+
+def test_seasonal_skill_has_intervals(tmp_path):
+    """RPSS from its two terms by case: a ratio of means, not a mean of ratios."""
+    row_ = seasonal_row("gap", 0.6)
+    kept = row_["scores"]["nov_djf"]["by_case"]
+    low, high = intervals.bounds(row_, "rpss", "nino34")["nov_djf"]
+    assert low < 1 - np.mean(kept["rps"]["nino34"]) / 0.22 < high
+    paired = intervals.contrasts(row_, seasonal_row("climatology", 0.0), "rpss", "nino34")
+    assert paired["nov_djf"].p < 0.05 and paired["nov_djf"].difference > 0

@@ -2,16 +2,26 @@
 /* The leaderboard: one protocol at a time; every section is drawn only where its rows have data. */
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const LOWER = ["crps", "rmse", "spectrum_error", "histogram_distance"], HIGHER = ["acc"];
 const state = { protocol: 0, metric: "", label: "", setting: 0, reference: 0, sort: null };
 
 const board = () => DATA.protocols[state.protocol];
 const scores = (row, metric = state.metric, label = state.label) => row.scores[metric]?.[label] || [];
 const bounds = row => row.bounds[state.metric]?.[state.label] || [];
 const wide = (most = 620) => Math.max(280, Math.min(most, document.querySelector("main").clientWidth - 34));
-const labelOf = id => board().labels.find(l => l.id === id) || { name: id, long: id, units: "", factor: 1 };
-const unitsOf = metric => (["acc", "spread_skill", "spread_ratio", "spectrum_error", "histogram_distance"].includes(metric) ? "" : labelOf(state.label).units);
-const axisName = () => { const u = unitsOf(state.metric); return DATA.metrics[state.metric] + (u ? `, ${u}` : ""); };
+const labelOf = id => board().labels.find(l => l.id === id) || { name: id, long: id, units: "" };
+const told = (metric = state.metric) => board().metrics[metric];
+const names = () => Object.keys(board().metrics);
+const unitsOf = metric => (told(metric).units === "field" ? labelOf(state.label).units : told(metric).units);
+const withUnits = (text, units) => text + (units ? `, ${units}` : "");
+const axisName = () => withUnits(told().title, unitsOf(state.metric));
+
+/* How bad a score is: smaller is better; NaN where the score ranks nothing. */
+function badness(value, metric = state.metric) {
+  const { better, ideal } = told(metric);
+  if (!finite(value) || !better) return NaN;
+  if (better === "near") return ideal === 1 ? (value > 0 ? Math.abs(Math.log(value)) : Infinity) : Math.abs(value - ideal);
+  return better === "higher" ? -value : value;
+}
 
 /* p-value of no difference between two rows at a setting; undefined where it is not tested. */
 function p(i, j, setting, metric = state.metric, label = state.label) {
@@ -20,8 +30,7 @@ function p(i, j, setting, metric = state.metric, label = state.label) {
 }
 
 function best(setting) {
-  const sign = LOWER.includes(state.metric) ? 1 : HIGHER.includes(state.metric) ? -1 : 0;
-  const found = board().rows.map((r, i) => [sign * scores(r)[setting], i]).filter(v => sign && finite(v[0]));
+  const found = board().rows.map((r, i) => [badness(scores(r)[setting]), i]).filter(v => finite(v[0]));
   return found.length > 1 ? found.sort((a, b) => a[0] - b[0])[0][1] : -1;
 }
 
@@ -32,10 +41,10 @@ const SECTIONS = [
   ["Score by lead and density", null, curves],
   ["Rank histograms", "Where the truth falls among the members, over all channels and points, as share of the flat histogram. Flat is calibrated; a U means too little spread, a dome too much, a slope a bias.", ranks],
   ["Spectra", "Power of the members over the truth's by zonal wavenumber; 1 is right, the band is 10 % either way.", spectra],
-  ["Maps", "Root-mean-square error and spread over the initial times, with one colour scale; a calibrated ensemble has both alike.", maps],
-  ["Fields", null, fields],
-  ["Long series", null, series],
-  ["Cost against skill", "Seconds of one core (or of the GPU that the card names) for one member of one case, without scoring. Down and to the left is better.", cost],
+  ["Maps", null, maps],
+  ["Fields", "Maps over all initial times.", fields],
+  ["Series", null, series],
+  ["Cost against skill", null, cost],
   ["Cards", "How each row was made.", cards],
 ];
 
@@ -55,42 +64,52 @@ function table() {
   const winners = heads.map((_, s) => best(s));
   const body = order.map(i => make("tr", {}, make("td", {}, swatch(i), rows[i].title), ...heads.map((_, s) => {
     const value = scores(rows[i])[s], range = bounds(rows[i])[s], close = winners[s] >= 0 && winners[s] !== i && p(i, winners[s], s) >= 0.05;
-    const text = finite(value) ? shown(value, state.metric === "spread_skill" ? 2 : 3) + (close ? " ~" : "") : "";
+    const text = finite(value) ? shown(value, told().digits) + (close ? " ~" : "") : rows[i].diverged[s] ? "diverged" : "";
     const span = range ? make("span", { class: "range" }, `${shown(range[0])}–${shown(range[1])}`) : null;
     return make("td", { class: winners[s] === i ? "best" : null }, text, span);
   })));
-  const note = board().tested
+  const note = rows.some(r => board().tested && (r.bounds[state.metric]?.[state.label] || []).some(Boolean))
     ? `Below each score its 95 % interval. Bold is best; ~ cannot be told from the best (p ≥ 0.05, paired differences). Both by bootstrap over ${board().times} initial times${board().block > 1 ? ` in blocks of ${board().block}` : ""}.`
-    : "Bold is best. Which ranks are real is not tested here: too few initial times, or rows made before scores were kept by case.";
+    : `${told().better ? "Bold is best. " : ""}Which differences are real is not tested here: too few initial times, or scores that are not kept by case.`;
   return [make("p", { class: "note" }, `${axisName()}: ${labelOf(state.label).long}. ${note}`),
     make("div", { class: "wide" }, make("table", { id: "scores" }, make("thead", {}, make("tr", {}, head("entry", -1), ...heads.map(head))), make("tbody", {}, ...body)))];
 }
 
-/* Relative difference in percent; of a correlation the difference in hundredths. Negative is better. */
+/* Relative difference in percent; of a correlation or skill the difference in hundredths. Negative is better. */
 function relative(value, reference, metric) {
   if (!finite(value) || !finite(reference)) return NaN;
-  return HIGHER.includes(metric) ? 100 * (reference - value) : reference > 0 ? 100 * (value / reference - 1) : NaN;
+  if (told(metric).better === "higher") return 100 * (reference - value);
+  const [a, b] = [value, reference].map(v => badness(v, metric));
+  return b > 0 ? 100 * (a / b - 1) : NaN;
 }
 
+/* Colours grow with the root of a difference, so that 2 % is seen and 50 % still differs from 20 %. */
+const FULL = 75;
+const shade = d => palette(DIVERGING, 0.5 + Math.sign(d) * Math.sqrt(Math.min(1, Math.abs(d) / FULL)) / 2);
+const signed = (d, digits = 0) => (d > 0 ? "+" : d < 0 ? "−" : "") + Math.min(999, Math.abs(d)).toFixed(digits);
+
+/* The chosen score, or the first that ranks. */
+const ranked = () => (told().better ? state.metric : names().find(m => told(m).better));
+
 function scorecard() {
-  const metric = [...LOWER, ...HIGHER].includes(state.metric) ? state.metric : board().metrics.find(m => LOWER.includes(m)), { rows, heads } = board();
+  const metric = ranked(), { rows, heads } = board();
   if (!metric || rows.length < 2) return null;
-  const full = Math.max(10, DATA.full), card = (row, i) => make("div", {}, make("h3", {}, swatch(i), row.title),
+  const card = (row, i) => make("div", {}, make("h3", {}, swatch(i), row.title),
     make("div", { class: "wide" }, make("table", { class: "score" }, make("thead", {}, make("tr", {}, make("th", {}), ...heads.map(h => make("th", { scope: "col" }, h.replace("day ", "d"))))),
       make("tbody", {}, ...blocks(i, metric).flatMap(([name, lines]) => [make("tr", { class: "group" }, make("th", { colspan: heads.length + 1 }, name)), ...lines])))));
   const blocks = (i, m) => groups(m).map(([name, entries]) => [name, entries.map(e => make("tr", {}, make("th", { scope: "row" }, e.name), ...heads.map((_, s) => cell(i, e, s, m))))]);
   const cell = (i, e, s, m) => {
     const [a, b] = [i, state.reference].map(k => e.values(rows[k], m)[s]), d = relative(a, b, m), sure = e.id ? p(i, state.reference, s, m, e.id) : undefined;
     if (!finite(d)) return make("td", {});
-    const rgb = palette(DIVERGING, 0.5 + d / full / 2), dark = Math.abs(d) > 0.62 * full;
+    const rgb = shade(d);
     const real = sure !== undefined && sure < 0.05 ? "●" : sure !== undefined ? "○" : "";
-    const text = `${d > 0 ? "+" : d < 0 ? "−" : ""}${Math.abs(d) >= 99.5 ? Math.min(999, Math.abs(d)).toFixed(0) : Math.abs(d).toFixed(Math.abs(d) < 10 ? 1 : 0)}`;
-    return make("td", { style: `background:rgb(${rgb});color:${dark ? "#fff" : "#111"}`, title: `${shown(a)} against ${shown(b)}${sure === undefined ? "" : `, p = ${sure.toFixed(3)}`}` }, text, real ? make("small", {}, ` ${real}`) : null);
+    const text = signed(d, Math.abs(d) < 9.95 ? 1 : 0);
+    return make("td", { style: `background:rgb(${rgb});color:${ink(rgb)}`, title: `${shown(a)} against ${shown(b)}${sure === undefined ? "" : `, p = ${sure.toFixed(3)}`}` }, text, real ? make("small", {}, ` ${real}`) : null);
   };
-  const what = HIGHER.includes(metric) ? "Difference in hundredths (reference minus row)" : "Difference in percent of the reference's score";
+  const what = { higher: "Difference in hundredths (reference minus row)", lower: "Difference in percent of the reference's score", near: `Distance from the ideal ${told(metric).ideal}, difference in percent of the reference's distance` }[told(metric).better];
   const picked = rows.map((row, i) => [row, i]).filter(([, i]) => i !== state.reference);
-  return [make("p", { class: "note" }, `${DATA.metrics[metric]} against ${rows[state.reference].title}. ${what}: blue and negative is better. ● is real (p < 0.05), ○ is not; where there is no mark it is not tested.`),
-    colourBar(DIVERGING, `−${full} better`, `+${full} worse`, ""),
+  return [make("p", { class: "note" }, `${told(metric).title} against ${rows[state.reference].title}. ${what}: blue and negative is better. ● is real (p < 0.05), ○ is not; where there is no mark it is not tested.`),
+    make("div", { class: "key" }, "better", ...[-50, -20, -5, -1, 0, 1, 5, 20, 50].map(d => make("span", { class: "step", style: `background:rgb(${shade(d)});color:${ink(shade(d))}` }, signed(d))), "worse"),
     make("div", { class: "flow", id: "scorecard" }, ...picked.map(([row, i]) => card(row, i)))];
 }
 
@@ -113,10 +132,11 @@ function curves() {
   const drawn = rows.map((r, i) => ({ index: i, title: r.title, points: x.map((at, s) => [at, scores(r)[s], ...(bounds(r)[s] || [])]).filter(q => finite(q[0])) }))
     .filter(s => s.points.some(q => finite(q[1])));
   if (!drawn.length) return null;
-  const log = axis === "density", ratio = state.metric.startsWith("spread_"), values = drawn.flatMap(s => s.points.map(q => q[1])).filter(finite);
-  const y = { label: axisName(), low: ratio ? Math.min(0.5, ...values) : Math.min(0, ...values), high: state.metric === "acc" ? 1 : undefined };
-  const names = { ticks: log ? x.filter(finite) : undefined, name: t => (log ? heads[x.indexOf(t)] : +t.toPrecision(4)) };
-  const chart = lines({ series: drawn, x: { log, label: log ? "share of the columns that is observed" : "lead, days", whole: true, ...names }, y, width: wide(720), height: 340, guide: ratio ? 1 : undefined, title: "scores" });
+  const log = axis === "density", { ideal, better } = told(), values = drawn.flatMap(s => s.points.map(q => q[1])).filter(finite);
+  const guide = ideal === null || better === "higher" ? undefined : ideal, least = Math.min(...values);
+  const y = { label: axisName(), low: guide === 1 ? Math.min(0.5, least) : Math.min(0, least), high: better === "higher" ? Math.max(1, ...values) : undefined };
+  const ticks = log ? { ticks: x.filter(finite), name: t => heads[x.indexOf(t)] } : { whole: true };
+  const chart = lines({ series: drawn, x: { log, label: log ? "share that is observed" : "lead, days", ...ticks }, y, width: wide(720), height: 340, guide, title: "scores" });
   return [make("p", { class: "note" }, `${labelOf(state.label).long}.${board().tested ? " Shaded: 95 % intervals." : ""}`), chart, legend(drawn)];
 }
 
@@ -137,46 +157,73 @@ function spectra() {
   return [make("p", { class: "note" }, `${whole}, ${heads[state.setting]}.`), lines({ series: drawn, x: { label: "zonal wavenumber", whole: true }, y, width: wide(720), height: 320, guide: 1, band: [0.9, 1.1], title: "spectra" }), legend(drawn)];
 }
 
+/* Ends and colours of maps that share a scale: -1 to 1, about zero, from zero, or as they are. */
+function range(fields, scale) {
+  const low = Math.min(...fields.map(f => f.low)), high = Math.max(...fields.map(f => f.high));
+  if (scale === "correlation") return { low: -1, high: 1, stops: DIVERGING };
+  if (low < 0) return { low: -Math.max(-low, high), high: Math.max(-low, high), stops: DIVERGING };
+  return { low: low > 0.5 * high ? low : 0, high, stops: VIRIDIS };
+}
+
+/* Figures of maps [{row index, field}], one colour scale and its key a group. */
+function figures(maps, width, heading) {
+  const { grid } = board(), groups = [...new Set(maps.map(m => m.field.scale))];
+  return groups.flatMap(group => {
+    const mine = maps.filter(m => m.field.scale === group), ends = range(mine.map(m => m.field), group), { units } = mine[0].field;
+    const kinds = [...new Set(mine.map(m => m.field.title))];
+    return [make("div", { class: "scale" }, make("strong", {}, `${heading ? `${heading}: ` : ""}${kinds.join(" and ")}`), colourBar(ends.stops, shown(ends.low, 2), shown(ends.high, 2), units, mine.some(m => m.field.missing))),
+      make("div", { class: "flow" }, ...mine.map(m => make("figure", {}, map({ ...m, ...ends, grid, width }), make("figcaption", {}, swatch(m.index), `${board().rows[m.index].title}${kinds.length > 1 ? `: ${m.field.title}` : ""}`))))];
+  });
+}
+
 function maps() {
-  const { rows, grid } = board(), settings = rows.flatMap(r => Object.keys(r.maps));
+  const { rows, grid, heads } = board(), settings = [...new Set(rows.flatMap(r => Object.keys(r.maps)))].map(Number);
   if (!settings.length || !grid) return null;
-  const setting = settings.includes(String(state.setting)) ? state.setting : settings.map(Number).sort((a, b) => Math.abs(a - state.setting) - Math.abs(b - state.setting))[0];
+  const setting = settings.sort((a, b) => Math.abs(a - state.setting) - Math.abs(b - state.setting) || a - b)[0];
   const labels = [...new Set(rows.flatMap(r => Object.keys(r.maps[setting] || {})))], id = labels.includes(state.label) ? state.label : labels[0];
-  const mine = rows.map((r, i) => [r, i]).filter(([r]) => r.maps[setting]?.[id]), all = mine.flatMap(([r]) => Object.values(r.maps[setting][id]));
-  const high = Math.max(...all.map(f => f.high)), { name, units, factor } = labelOf(id), width = Math.min(wide(), 380);
-  const one = (field, text) => make("figure", {}, map({ field, grid, low: 0, high, stops: VIRIDIS, width }), make("figcaption", {}, text));
-  return [make("p", { class: "note" }, `${name}, ${board().heads[setting]}. Fields other than ${labels.map(l => labelOf(l).name).join(" and ")} and leads between are not kept.`), colourBar(VIRIDIS, "0", shown(high * factor), units),
-    make("div", { class: "flow" }, ...mine.map(([r, i]) => make("div", {}, make("h3", {}, swatch(i), r.title), make("div", { class: "flow" }, ...Object.entries(r.maps[setting][id]).map(([kind, f]) => one(f, kind === "rmse" ? "error (RMSE)" : kind))))))];
+  const mine = rows.flatMap((r, index) => (r.maps[setting]?.[id] || []).map(field => ({ index, field })));
+  const both = ["error (RMSE)", "spread"].every(t => mine.some(m => m.field.title === t)) ? " Over the initial times; a calibrated ensemble has error and spread alike." : "";
+  const elsewhere = setting === state.setting && id === state.label ? "" : ` Maps are kept for ${labels.map(l => labelOf(l).name).join(", ")} at ${settings.sort((a, b) => a - b).map(s => heads[s]).join(", ")}.`;
+  return [make("p", { class: "note" }, `${labelOf(id).name}, ${heads[setting]}.${both}${elsewhere}`), ...figures(mine, Math.min(wide(), 380), labelOf(id).name)];
 }
 
-/* Maps that a row brings of itself, such as seasonal correlations: {title, units, low, high, data}. */
+/* Maps that a row brings for no setting: {title, units, low, high, data}. */
 function fields() {
-  const { rows, grid } = board(), mine = rows.map((r, i) => [r, i]).filter(([r]) => r.fields.length);
-  if (!mine.length || !grid) return null;
-  const width = Math.min(wide(), 380);
-  return [make("div", { class: "flow" }, ...mine.flatMap(([r, i]) => r.fields.map(f => {
-    const both = f.from < 0, end = both ? Math.max(-f.from, f.to) : f.to, low = both ? -end : f.from, stops = both ? DIVERGING : VIRIDIS;
-    return make("figure", {}, make("h3", {}, swatch(i), `${r.title}: ${f.title}`), map({ field: f, grid, low, high: end, stops, width }), colourBar(stops, shown(low, 2), shown(end, 2), f.units));
-  })))];
+  const mine = board().rows.flatMap((r, index) => r.fields.map(field => ({ index, field })));
+  return mine.length && board().grid ? figures(mine, Math.min(wide(), 380), "") : null;
 }
 
-/* Series that rows bring: {title, x_label, y_label, x, y}; one chart a title. */
+/* Series that rows bring: {title, x_label, y_label, x, y}; one chart a title, equal names once. */
 function series() {
   const { rows } = board(), titles = [...new Set(rows.flatMap(r => r.series.map(s => s.title)))];
   if (!titles.length) return null;
   return titles.flatMap(title => {
-    const mine = rows.flatMap((r, i) => r.series.filter(s => s.title === title).map(s => ({ ...s, row: r, index: i })));
-    const drawn = mine.map(s => ({ index: s.index, title: s.row.title, plain: s.x.length > 60, points: s.x.map((at, k) => [at, s.y[k]]) }));
-    return [make("h3", {}, title), lines({ series: drawn, x: { label: mine[0].x_label }, y: { label: mine[0].y_label }, width: wide(900), height: 260, title }), legend(drawn)];
+    const every = rows.flatMap((r, i) => r.series.filter(s => s.title === title).map(s => ({ ...s, row: r.title, index: i })));
+    const shared = [...new Set(every.map(s => s.name).filter(Boolean))], named = name => every.filter(s => s.name === name);
+    const common = shared.filter(name => rows.length < 2 || new Set(named(name).map(s => s.row)).size > 1);
+    const mine = [...every.filter(s => !common.includes(s.name)), ...common.map((name, k) => ({ ...named(name)[0], row: null, index: COLOURS.length - 2 + (k % 2) }))];
+    const drawn = mine.map(s => ({ index: s.index, title: [s.row, s.name].filter(Boolean).join(": "), plain: s.x.length > 60, points: s.x.map((at, k) => [at, s.y[k], s.low?.[k], s.high?.[k]]) }));
+    const log = mine[0].log || "", ends = axis => (log.includes(axis) ? { log: true } : {});
+    return [make("h3", {}, title), lines({ series: drawn, x: { label: mine[0].x_label, ...ends("x") }, y: { label: mine[0].y_label, ...ends("y") }, width: wide(900), height: 260, title }), legend(drawn)];
   });
 }
 
 function cost() {
-  const metric = LOWER.includes(state.metric) ? state.metric : board().metrics.find(m => LOWER.includes(m)), { rows } = board();
+  const metric = ranked(), { rows, heads } = board();
   const drawn = metric ? rows.map((r, i) => ({ index: i, title: r.title, points: [[r.cost, scores(r, metric)[state.setting]]] })).filter(s => finite(s.points[0][0]) && finite(s.points[0][1])) : [];
-  if (drawn.length < 2) return null;
-  const costs = drawn.map(s => s.points[0][0]), x = { log: true, low: Math.min(...costs) / 2, high: Math.max(...costs) * 2, label: "seconds a member", name: t => String(t) };
-  return [make("p", { class: "note" }, `${DATA.metrics[metric]}, ${labelOf(state.label).name}, ${board().heads[state.setting]}.`), lines({ series: drawn, x, y: { low: 0, label: DATA.metrics[metric] }, width: wide(720), height: 300, title: "cost against skill" }), legend(drawn)];
+  const found = [];
+  if (drawn.length > 1) {
+    const costs = drawn.map(s => s.points[0][0]), x = { log: true, low: Math.min(...costs) / 2, high: Math.max(...costs) * 2, label: "seconds a member", name: t => String(t) };
+    const up = told(metric).better === "higher" ? "Up" : "Down", y = { low: told(metric).better === "lower" ? 0 : undefined, label: told(metric).title };
+    found.push(make("p", { class: "note" }, `${told(metric).title}, ${labelOf(state.label).name}, ${heads[state.setting]}, against seconds of one core (or of the GPU that the card names) for one member of one case, without scoring. ${up} and to the left is better.`),
+      lines({ series: drawn, x, y, width: wide(720), height: 300, title: "cost against skill" }), legend(drawn));
+  }
+  const spent = rows.filter(r => r.spent.some(finite)), seconds = v => (finite(v) ? (v >= 100 ? v.toFixed(0) : v.toPrecision(2)) : "");
+  if (!spent.length) return found;
+  const head = ["entry", "wall", "CPU", "of it scoring", "a member", "device"].map(t => make("th", { scope: "col" }, t));
+  const body = rows.map((r, i) => make("tr", {}, make("td", {}, swatch(i), r.title), ...[...r.spent, r.cost].map(v => make("td", {}, seconds(v))), make("td", { class: "words" }, r.device)));
+  return [...found, make("p", { class: "note" }, "Seconds that a row took in all, and one member of one case without scoring."),
+    make("div", { class: "wide" }, make("table", { id: "costs" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body)))];
 }
 
 function cards() {
@@ -192,19 +239,40 @@ function picker(name, text, options, chosen) {
 }
 
 function controls() {
-  const { metrics, labels, heads, rows } = board(), has = labels.filter(l => rows.some(r => r.scores[state.metric]?.[l.id]));
+  const { labels, heads, rows, axis } = board(), has = labels.filter(l => rows.some(r => r.scores[state.metric]?.[l.id]));
   const several = has.length > 1 ? picker("label", "field", has.map(l => [l.id, l.name]), state.label) : null;
-  return make("div", { class: "controls" }, picker("metric", "score", metrics.map(m => [m, DATA.metrics[m]]), state.metric), several,
-    picker("setting", board().axis === "lead" ? "lead" : board().axis === "density" ? "density" : "part", heads.map((h, i) => [i, h]), state.setting),
+  return make("div", { class: "controls" }, picker("metric", "score", names().map(m => [m, told(m).title]), state.metric), several,
+    heads.length > 1 ? picker("setting", axis, heads.map((h, i) => [i, h]), state.setting) : null,
     rows.length > 1 ? picker("reference", "reference of the scorecard", rows.map((r, i) => [i, r.title]), state.reference) : null);
 }
 
+const START = () => ({ metric: names()[0], label: board().labels[0].id, setting: board().first, reference: board().reference, sort: null });
+
 function set(change) {
   Object.assign(state, change);
-  if ("protocol" in change) Object.assign(state, { metric: board().metrics[0], label: board().labels[0].id, setting: board().first, reference: board().reference, sort: null });
+  if ("protocol" in change) Object.assign(state, { ...START(), ...change });
   const fits = board().rows.some(r => r.scores[state.metric]?.[state.label]);
   if (!fits) state.label = board().labels.find(l => board().rows.some(r => r.scores[state.metric]?.[l.id]))?.id || "mean";
+  remember();
   draw();
+}
+
+/* The address holds what is chosen, so that a link shows it again. */
+function remember() {
+  const words = { protocol: board().title, metric: state.metric, field: state.label, at: board().heads[state.setting], reference: board().rows[state.reference].title };
+  const hash = `#${new URLSearchParams(words)}`;
+  if (location.protocol !== "about:" && hash !== location.hash) history.replaceState(null, "", hash);
+}
+
+function recall() {
+  const words = new URLSearchParams(location.hash.slice(1)), at = (list, name) => list.indexOf(words.get(name));
+  state.protocol = Math.max(0, at(DATA.protocols.map(q => q.title), "protocol"));
+  const change = { protocol: state.protocol }, setting = at(board().heads, "at"), reference = at(board().rows.map(r => r.title), "reference");
+  if (words.get("metric") in board().metrics) change.metric = words.get("metric");
+  if (board().labels.some(l => l.id === words.get("field"))) change.label = words.get("field");
+  if (setting >= 0) change.setting = setting;
+  if (reference >= 0) change.reference = reference;
+  set(change);
 }
 
 function draw() {
@@ -218,9 +286,12 @@ function draw() {
   });
   document.getElementById("tabs").replaceChildren(...tabs);
   document.getElementById("board").replaceChildren(make("p", {}, board().description), make("p", { class: "note" }, board().facts), controls(), ...parts);
+  const tab = document.querySelector("nav [aria-selected=true]");
+  tab.parentNode.scrollLeft = tab.offsetLeft - 40;
   if (focus) document.getElementById(focus)?.focus();
 }
 
 let drawnWidth = window.innerWidth;
 window.addEventListener("resize", () => { if (window.innerWidth !== drawnWidth) { drawnWidth = window.innerWidth; draw(); } });
-set({ protocol: 0 });
+window.addEventListener("hashchange", recall);
+recall();

@@ -66,13 +66,13 @@ const legend = rows => make("div", { class: "legend" }, ...rows.map(r => make("s
 /* Frame with axes; returns the svg and both scales.
    axes: {width, height, x: {low, high, log, ticks, name, label}, y: the same}. */
 function frame({ width, height, x, y, title }) {
-  const left = 54, right = width - 12, top = 10, bottom = height - 40;
+  const every = y.ticks || (y.log ? logTicks(y.low, y.high) : ticks(y.low, y.high)), named = t => String(y.name ? y.name(t) : +t.toPrecision(4));
+  const left = 30 + Math.max(24, ...every.map(t => 7 * named(t).length)), right = width - 18, top = 10, bottom = height - 40;
   const svg = make("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
   const X = scale(x.low, x.high, left, right, x.log), Y = scale(y.low, y.high, bottom, top, y.log);
-  const every = y.ticks || (y.log ? logTicks(y.low, y.high) : ticks(y.low, y.high));
   for (const t of every) {
     svg.append(make("line", { x1: left, x2: right, y1: Y(t), y2: Y(t), stroke: "#e4e4e4" }));
-    svg.append(make("text", { x: left - 6, y: Y(t) + 4, "text-anchor": "end" }, y.name ? y.name(t) : +t.toPrecision(4)));
+    svg.append(make("text", { x: left - 6, y: Y(t) + 4, "text-anchor": "end" }, named(t)));
   }
   let last = -1e9;
   for (const t of x.ticks || (x.log ? logTicks(x.low, x.high) : ticks(x.low, x.high, Math.max(3, width / 90)).filter(t => !x.whole || Number.isInteger(t)))) {
@@ -93,8 +93,8 @@ function lines({ series, x, y, width, height = 320, guide, band, title }) {
   const all = series.flatMap(s => s.points), values = all.flatMap(p => p.slice(1)).filter(finite);
   if (!values.length) return null;
   const xs = all.map(p => p[0]);
-  const low = y.low ?? Math.min(...values), high = y.high ?? Math.max(...values, guide ?? -Infinity);
-  const margin = (high - low) * 0.04 || 0.1;
+  const low = y.low ?? Math.min(...values, guide ?? Infinity), high = y.high ?? Math.max(...values, guide ?? -Infinity);
+  const margin = y.log ? 0 : (high - low) * 0.04 || 0.1;
   const axes = frame({ width, height, title,
     x: { low: Math.min(...xs), high: Math.max(...xs), ...x },
     y: { ...y, low: y.low ?? low - margin, high: y.high ?? high + margin } });
@@ -108,7 +108,7 @@ function lines({ series, x, y, width, height = 320, guide, band, title }) {
       svg.append(make("polygon", { points: edge.map(p => `${X(p[0])},${inside(p[1])}`).join(" "), fill: colour(s.index), opacity: 0.15 }));
     }
     const path = drawn.map((p, n) => `${n ? "L" : "M"}${X(p[0]).toFixed(1)} ${inside(p[1]).toFixed(1)}`).join("");
-    svg.append(make("path", { d: path, fill: "none", stroke: colour(s.index), "stroke-width": 2, "stroke-dasharray": DASHES[s.index % DASHES.length] }));
+    svg.append(make("path", { d: path, fill: "none", stroke: colour(s.index), "stroke-width": s.plain ? 1 : 2, "stroke-dasharray": s.plain ? "" : DASHES[s.index % DASHES.length] }));
     if (s.plain) continue;
     for (const p of drawn) {
       const range = finite(p[2]) ? ` (${shown(p[2])} to ${shown(p[3])})` : "";
@@ -144,10 +144,19 @@ function palette(stops, share) {
   return stops[k].map((v, c) => Math.round(v + (stops[k + 1][c] - v) * (at - k)));
 }
 
+/* Black or white text, whichever is read better on a colour (relative luminance, WCAG 2). */
+function ink(rgb) {
+  const [r, g, b] = rgb.map(v => (v / 255) ** 2.2), light = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return (light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "#000" : "#fff";
+}
+
 function unpack(field) {
   const bytes = Uint8Array.from(atob(field.data), c => c.charCodeAt(0));
-  return Array.from(bytes, b => field.low + b / 255 * (field.high - field.low));
+  const last = field.missing ? 254 : 255;
+  return Array.from(bytes, b => (b > last ? NaN : field.low + b / last * (field.high - field.low)));
 }
+
+const MISSING = [205, 205, 205];
 
 /* A map: values (H, W) rows by latitude; the coast is where land passes one half. */
 function map({ field, grid, low, high, stops, width }) {
@@ -159,12 +168,20 @@ function map({ field, grid, low, high, stops, width }) {
   const top = r => Math.round(Math.min(edges[r], edges[r + 1])), tall = r => Math.round(Math.max(edges[r], edges[r + 1])) - top(r);
   const column = c => (c + Math.floor(columns / 2)) % columns;
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-    const rgb = palette(stops, (values[r * columns + column(c)] - low) / (high - low || 1));
+    const value = values[r * columns + column(c)], rgb = finite(value) ? palette(stops, (value - low) / (high - low || 1)) : MISSING;
     context.fillStyle = `rgb(${rgb})`;
     context.fillRect(Math.floor(c * step), top(r), Math.ceil(step), tall(r));
   }
-  if (grid.land) coast(context, unpack(grid.land), rows, columns, column, top, tall, step, north);
+  if (field.p) dots(context, unpack(field.p), rows, columns, column, top, tall, step);
+  if (grid.land) coast(context, unpack(grid.land), rows, columns, column, top, tall, step, north, stops === VIRIDIS);
   return canvas;
+}
+
+/* Dots where a map's p-value is below 5 %. */
+function dots(context, p, rows, columns, column, top, tall, step) {
+  context.fillStyle = "rgba(0,0,0,.8)";
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++)
+    if (p[r * columns + column(c)] < 0.05) context.fillRect(c * step + step / 2 - 1.2, top(r) + tall(r) / 2 - 1.2, 2.4, 2.4);
 }
 
 function rowEdges(latitude) {
@@ -172,8 +189,8 @@ function rowEdges(latitude) {
   return [pole, ...inner, -pole];
 }
 
-function coast(context, land, rows, columns, column, top, tall, step, north) {
-  context.strokeStyle = "rgba(0,0,0,.75)";
+function coast(context, land, rows, columns, column, top, tall, step, north, light) {
+  context.strokeStyle = light ? "rgba(255,255,255,.8)" : "rgba(0,0,0,.75)";
   context.lineWidth = 1.6;
   context.beginPath();
   const dry = (r, c) => land[r * columns + column((c + columns) % columns)] > 0.5;
@@ -185,8 +202,9 @@ function coast(context, land, rows, columns, column, top, tall, step, north) {
   context.stroke();
 }
 
-function colourBar(stops, low, high, units) {
+function colourBar(stops, low, high, units, missing) {
   const css = stops.map((s, k) => `rgb(${s}) ${100 * k / (stops.length - 1)}%`).join(",");
   const bar = make("span", { class: "bar", style: `background:linear-gradient(90deg,${css})` });
-  return make("div", { class: "key" }, low, bar, `${high} ${units}`.trim());
+  const none = missing ? make("span", {}, make("span", { class: "none" }), "no value") : null;
+  return make("div", { class: "key" }, low, bar, `${high} ${units}`.trim(), none);
 }

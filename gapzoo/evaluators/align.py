@@ -132,10 +132,10 @@ class Pairs:
 
     def _spread(self, field: xr.DataArray, shape: tuple[int, ...], back: np.ndarray) -> Tensor:
         """From the distinct valid times to initial times and leads."""
-        kept = self.kept[1:]
-        field = field.expand_dims({d: self.forecast[d] for d in kept if d not in field.dims})
+        rest = [*self.kept[1:], "latitude", "longitude"]
+        field = field.expand_dims({d: self.forecast[d] for d in rest if d not in field.dims})
         front = [d for d in ("time", "quantile") if d in field.dims]
-        values = field.transpose(*front, *kept, "latitude", "longitude").values
+        values = field.transpose(*front, *rest).values
         values = values if "time" in front else values[None].repeat(back.max() + 1, 0)
         found = torch.from_numpy(values[back].astype(np.float32)).unflatten(0, shape)
         return found.movedim(2, 1) if "quantile" in field.dims else found
@@ -160,7 +160,8 @@ def at_times(field: xr.DataArray, times: np.ndarray) -> xr.DataArray:
     if "harmonic" in field.dims:
         basis = harmonics(moments, field.sizes["harmonic"] // 2)
         return xr.dot(xr.DataArray(basis, dims=("time", "harmonic")), field, dim="harmonic")
-    at = {n: xr.DataArray(getattr(moments, n), dims="time") for n in CALENDAR if n in field.dims}
+    parts = {n: np.asarray(getattr(moments, n)) for n in CALENDAR if n in field.dims}
+    at = {n: xr.DataArray(values, dims="time") for n, values in parts.items()}
     hour = {"hour": at.pop("hour")} if "hour" in at else {}
     return field.sel(at).sel(hour, method="pad")
 

@@ -81,7 +81,8 @@ def edges(
         months = [_quantiles(field, climatology[name], m, probabilities, progress)
                   for m in range(1, 13)]  # fmt: skip
         departures = xr.concat(months, xr.Variable("month", range(1, 13)))
-        found[name] = _by_day(departures) + _days(climatology[name])
+        by_day = _by_day(departures) + _days(climatology[name])
+        found[name] = by_day.transpose("quantile", "dayofyear", ...).astype(np.float32)
     return xr.Dataset(found, attrs=truth.attrs)
 
 

@@ -77,7 +77,7 @@ def evaluate(
     pair = standard(forecast, lead=True), standard(truth)
     grid = common_grid(*pair)
     weights = {name: region_weights(name, grid, land) for name in regions}
-    work = _work(*pair, needed, None if mask is None else standard(mask))
+    work = _work(*pair, needed, None if mask is None else standard(mask, whole=False))
     seasons = list(seasons) if seasons is not None else None
     tallies = {
         name: {

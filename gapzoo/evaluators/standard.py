@@ -17,16 +17,17 @@ TOLERANCE = 1e-4
 """Relative difference of levels that are the same."""
 
 
-def standard(data: Any, lead: bool = False) -> Any:
+def standard(data: Any, lead: bool = False, whole: bool = True) -> Any:
     """Names of WeatherBench 2, latitude ascending, longitude 0 to 360.
 
     Args:
         data: xr.Dataset or xr.DataArray.
         lead: give it a time and a lead of zero where it has none.
+        whole: refuse it without latitude and longitude.
     """
     data = data.rename({a: b for a, b in ALIASES.items() if a in data.dims and b not in data.dims})
     for name in ("latitude", "longitude"):
-        if name not in data.dims:
+        if whole and name not in data.dims:
             raise GapzooError(f"no dimension '{name}' among {sorted(map(str, data.dims))}")
     if lead and "time" not in data.dims:
         data = data.expand_dims("time")
@@ -36,6 +37,8 @@ def standard(data: Any, lead: bool = False) -> Any:
 
 
 def _northward(data: Any) -> Any:
+    if "latitude" not in data.dims:
+        return data
     latitude = data["latitude"].values
     if np.all(np.diff(latitude) > 0):
         return data
@@ -43,6 +46,8 @@ def _northward(data: Any) -> Any:
 
 
 def _eastward(data: Any) -> Any:
+    if "longitude" not in data.dims:
+        return data
     longitude = data["longitude"].values
     if longitude.min() >= 0 and np.all(np.diff(longitude) > 0):
         return data

@@ -1,5 +1,7 @@
 """The xarray entry: the classes' scores, aligned times, names, lazy chunks, clear refusals."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ import xarray as xr
 
 from gapzoo.core import GapzooError, Grid
 from gapzoo.evaluators import EVALUATORS
+from gapzoo.evaluators.conservation import LATENT_HEAT
 from gapzoo.evaluators.entry import evaluate
 from gapzoo.evaluators.regions import region_weights
+from gapzoo.evaluators.tally import months
 
 LAT, LON = np.array([-75.0, -45, -15, 15, 45, 75]), np.arange(8) * 45.0
 GRID = Grid(tuple(LAT), tuple(LON))
@@ -84,6 +88,155 @@ def test_lazy_chunks_give_the_same(forecast, truth):
     xr.testing.assert_allclose(found, expected)
 
 
+class Counted:
+    """Makes the blocks of a dask array, and counts how many were made and are alive at once."""
+
+    def __init__(self, values):
+        self.values, self.made, self.most, self.known = values, 0, 0, []
+
+    def __call__(self, block_info=None):
+        part = tuple(slice(*ends) for ends in block_info[None]["array-location"])
+        found = self.values[part].copy()
+        self.known.append(weakref.ref(found))
+        self.most = max(self.most, sum(ref() is not None for ref in self.known))
+        self.made += 1
+        return found
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 5, 1, 6, 8), (2, 1, 5, 2, 6, 8), (4, 2, 5, 1, 6, 8)])
+def test_one_block_is_in_memory_at_a_time_and_each_is_read_once(forecast, truth, chunks):
+    dask, da = pytest.importorskip("dask"), pytest.importorskip("dask.array")
+    names = ("time", "prediction_timedelta", "number", "level", "latitude", "longitude")
+    field = forecast["temperature"].transpose(*names)
+    made = Counted(field.values)
+    every = [(c,) * (n // c) for c, n in zip(chunks, field.shape, strict=True)]
+    lazy = da.map_blocks(made, chunks=every, dtype="f4", meta=np.empty(0, "f4"))
+    metrics = ["rmse", "crps", "spectrum", "extremes", "rank_histogram", "drift"]
+    expected = evaluate(forecast[["temperature"]], truth, metrics)
+    with dask.config.set(scheduler="synchronous"):
+        chunked = xr.Dataset({"temperature": field.copy(data=lazy)})
+        found = evaluate(chunked, truth, metrics, regions=["global"])
+    xr.testing.assert_allclose(found, expected)
+    assert made.most == 1
+    assert made.made == np.prod([len(c) for c in every])
+
+
+def test_chunks_on_disk_are_blocks_without_dask(forecast, truth, tmp_path):
+    names = ("time", "prediction_timedelta", "number", "level", "latitude", "longitude")
+    ordered = forecast[["temperature"]].transpose(*names)
+    chunks = {"temperature": {"chunks": (2, 1, 5, 1, 6, 8)}}
+    ordered.to_zarr(tmp_path / "f.zarr", encoding=chunks, consolidated=False)
+    lazy = xr.open_zarr(tmp_path / "f.zarr", chunks=None, decode_timedelta=True, consolidated=False)
+    steps = []
+    found = evaluate(lazy, truth, progress=lambda *step: steps.append(step))
+    xr.testing.assert_allclose(found, evaluate(ordered, truth))
+    assert steps == [(i + 1, 8) for i in range(8)]
+
+
+def test_seasons_are_of_the_valid_times(forecast, truth):
+    seasons = ["all", "DJF", "MAM"]
+    found = evaluate(forecast, truth, ["rmse", "crps", "extremes"], seasons=seasons)
+    assert found["temperature"].dims[:3] == ("season", "region", "metric")
+    assert found["temperature.extremes"].dims[:2] == ("season", "region")
+    month = truth["time"].dt.month
+    for season, inside in (("DJF", month < 3), ("MAM", month >= 3), ("all", month > 0)):
+        expected = evaluate(forecast, truth, ["rmse", "crps", "extremes"], mask=inside)
+        for name in expected.data_vars:
+            xr.testing.assert_allclose(found[name].sel(season=season, drop=True), expected[name])
+    with pytest.raises(GapzooError, match="no season 'winter'"):
+        evaluate(forecast, truth, seasons=["winter"])
+
+
+def test_months_of_seasons():
+    assert months("DJF") == (12, 1, 2) and months("jjas") == (6, 7, 8, 9)
+    assert months("NDJFM") == (11, 12, 1, 2, 3) and len(months("all")) == 12
+
+
+def test_metrics_along_the_lead_have_no_lead(forecast, truth):
+    ahead = forecast.sel(prediction_timedelta=LEADS)
+    days = ahead["prediction_timedelta"] / np.timedelta64(1, "D")
+    mean = ahead.mean("number") * 0 + _valid(truth)
+    found = evaluate(mean + 3 * days, truth, ["drift", "first_nonfinite", "rmse"])
+    assert found["temperature.drift"].dims == ("region", "level")
+    np.testing.assert_allclose(found["temperature.drift"], 3, rtol=1e-4)
+    assert (found["temperature.first_nonfinite"] == 2).all()
+    mean["temperature"][3, 1, 0, 2, 2] = np.nan
+    found = evaluate(mean, truth, ["first_nonfinite"])
+    order = found["temperature.first_nonfinite"].sel(region="global")
+    assert order.values.tolist() == [1 if level == LEVELS[0] else 2 for level in LEVELS]
+
+
+def _valid(truth):
+    """The truth at the valid times, (time, prediction_timedelta, ...)."""
+    at = xr.DataArray(STARTS[:, None] + LEADS, dims=("start", "prediction_timedelta"))
+    found = truth.sel(time=at).drop_vars("time").rename(start="time")
+    return found.assign_coords(time=STARTS, prediction_timedelta=LEADS)
+
+
+def test_edges_of_categories_and_an_index(forecast, truth):
+    mean = truth.mean("time")
+    edges = xr.concat([mean - 5, mean + 5], xr.Variable("quantile", [1 / 3, 2 / 3]))
+    found = evaluate(forecast, truth, ["rpss"], edges=edges)
+    metric = EVALUATORS.build("rpss", area_weights=GRID.area_weights)
+    x = forecast["temperature"].transpose("time", "number", "prediction_timedelta", "level", ...)
+    y = _valid(truth)["temperature"].values
+    given = np.broadcast_to(edges["temperature"].values[None, :, None], (4, 2, 2, *y.shape[2:]))
+    metric.update(*(torch.tensor(v.astype("f4")) for v in (x.values, y)),
+                  climatology=torch.tensor(given.astype("f4")))  # fmt: skip
+    np.testing.assert_allclose(found["temperature"][0, 0], metric.compute(), rtol=1e-9)
+    index = xr.DataArray(np.arange(12.0) ** 2, {"time": truth["time"]}, name="nino")
+    found = evaluate(forecast, truth, ["enso_regression"], index=index[::2])
+    z = (np.searchsorted(truth["time"].values, STARTS[:, None] + LEADS) // 2 * 2.0) ** 2
+    expected = np.polyfit(z[:, 1], y[:, 1, 0, 4, 5].astype(float), 1)[0]
+    at = {"prediction_timedelta": 1, "level": 0, "latitude": 4, "longitude": 5, "region": 0}
+    slope = found["temperature.enso_regression"].isel(at).sel(source="truth")
+    assert slope.item() == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(GapzooError, match="the index has no value at 2006-02-27T06"):
+        evaluate(forecast, truth, ["enso_pattern"], index=index[4:])
+
+
+def test_budgets_of_whole_columns(truth):
+    sigma = truth[["temperature"]].assign_coords(level=[0.25, 0.75])
+    state = xr.Dataset({"temperature": sigma["temperature"]}).assign_attrs(level_kind="sigma")
+    for name, value in (("u_component_of_wind", 3.0), ("v_component_of_wind", 4.0),
+                        ("specific_humidity", 0.01)):  # fmt: skip
+        state[name] = state["temperature"] * 0 + value
+    state["surface_pressure"] = truth["mean_sea_level_pressure"] * 0 + 98066.5
+    wet = state.copy(deep=True)
+    wet["specific_humidity"] = wet["specific_humidity"] + xr.DataArray([0.0, 0.002], dims="level")
+    found = evaluate(wet, state, ["moisture", "dry_mass", "energy", "rmse"])
+    assert found["column"].dims == ("region", "metric", "prediction_timedelta")
+    values = found["column"].isel(region=0, prediction_timedelta=0)
+    assert values.sel(metric="moisture").item() == pytest.approx(10, rel=1e-4)
+    assert values.sel(metric="dry_mass").item() == pytest.approx(-10, rel=1e-4)
+    assert values.sel(metric="energy").item() == pytest.approx(10 * LATENT_HEAT, rel=1e-4)
+    with pytest.raises(GapzooError, match="moisture need surface_pressure in both"):
+        evaluate(wet.drop_vars("surface_pressure"), state, ["moisture"])
+
+
+def test_modes_and_maps_have_names_on_their_axes(forecast, truth):
+    names = ["annular_mode", "rmse_map", "annual_cycle", "brier"]
+    found = evaluate(forecast, truth, names, regions=["northern_extratropics"],
+                     options={"brier": {"thresholds": [250, 260]}})  # fmt: skip
+    assert found["mode_score"].values.tolist()[0] == "forecast_share"
+    assert found["temperature.rmse_map"].sel(latitude=-45).isnull().all()
+    assert found["temperature.rmse_map"].sel(latitude=45).notnull().all()
+    assert found["harmonic"].values.tolist() == ["amplitude", "day_of_maximum"]
+    assert found["threshold"].values.tolist() == [250, 260]
+
+
+def test_longitudes_from_the_west_and_levels_of_some_variables_alone(forecast, truth):
+    expected = evaluate(forecast, truth)
+    west = forecast.assign_coords(longitude=(LON + 180) % 360 - 180).sortby("longitude")
+    xr.testing.assert_allclose(evaluate(west, truth), expected)
+    holed = forecast.copy(deep=True).assign_attrs(
+        channels=["temperature@850", "mean_sea_level_pressure"]
+    )
+    holed["temperature"].loc[{"level": 500}] = np.nan
+    found = evaluate(holed, truth)["temperature"]
+    xr.testing.assert_allclose(found, expected["temperature"].sel(level=[850]))
+
+
 def test_bins_have_dimensions_of_their_own(forecast, truth):
     found = evaluate(forecast, truth, ["rank_histogram", "spectrum", "crps"],
                      options={"crps": {"estimator": "biased"}})  # fmt: skip
@@ -139,3 +292,15 @@ def test_refusals_name_the_cause(forecast, truth):
         evaluate(forecast, truth, ["acc"])
     with pytest.raises(GapzooError, match="no dimension 'latitude'"):
         evaluate(forecast.isel(latitude=0), truth)
+    with pytest.raises(GapzooError, match=r"metric 'rpss' needs edges=\.\.\."):
+        evaluate(forecast, truth, ["rpss"], climatology=truth.mean("time"))
+    with pytest.raises(GapzooError, match=r"metric 'enso_pattern' needs index=\.\.\."):
+        evaluate(forecast, truth, ["enso_pattern"])
+    celsius = truth.copy(deep=True)
+    for data, units in ((forecast, "K"), (celsius, "degC")):
+        data["temperature"].attrs["units"] = units
+    with pytest.raises(GapzooError, match="temperature: the forecast is in K, the truth in degC"):
+        evaluate(forecast, celsius)
+    kinds = [d.assign_attrs(level_kind=k) for d, k in ((forecast, "sigma"), (truth, "pressure"))]
+    with pytest.raises(GapzooError, match="forecast on sigma levels, truth on pressure levels"):
+        evaluate(*kinds)

@@ -5,6 +5,7 @@ import pytest
 import scores.probability
 import torch
 import xarray as xr
+from sklearn.calibration import calibration_curve
 
 from gapzoo.core import GapzooError
 from gapzoo.evaluators import EVALUATORS
@@ -88,6 +89,17 @@ def test_reliability_of_a_true_probability_lies_on_the_diagonal():
     probability, frequency, share = metric.compute()[0].unbind(-1)
     deviation = (probability * (1 - probability) / (share * points)).sqrt()
     assert ((frequency - probability).abs() <= 4 * deviation + 1e-12).all()
+
+
+def test_reliability_agrees_with_scikit_learn(case):
+    metric = case.build("reliability", area_weights=np.ones(6), thresholds=[0.2])
+    table = case.updated(metric).compute()[:, :, 0].numpy()
+    p = (case.forecast >= 0.2).double().mean(1)[:, 1, 4].flatten().numpy()
+    o = (case.truth >= 0.2)[:, 1, 4].flatten().numpy()
+    frequency, probability = calibration_curve(o, (p + 1e-9).clip(max=1), n_bins=10)
+    there = table[1, 4, :, 2] > 0
+    np.testing.assert_allclose(table[1, 4, there, 0], probability, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(table[1, 4, there, 1], frequency, rtol=1e-6)
 
 
 def test_no_threshold_is_named(case):

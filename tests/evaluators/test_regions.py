@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gapzoo.core import GapzooError, Grid
-from gapzoo.evaluators.regions import box, region_weights
+from gapzoo.evaluators.regions import BOXES, box, region_weights
 
 
 def _grid(rows, columns, descending=False):
@@ -43,6 +43,23 @@ def test_box_covers_the_cells_inside_it():
     assert weights[9, [0, 1, 35]].tolist() == pytest.approx([1, 1, 1])
 
 
+@pytest.mark.parametrize("name", BOXES)
+def test_named_boxes_have_their_areas(name):
+    grid = _grid(36, 72)
+    south, north, west, east = BOXES[name]
+    width = (east - west) % 360 or 360
+    expected = np.diff(np.sin(np.deg2rad([south, north])))[0] / 2 * width / 360
+    assert _area(grid, region_weights(name, grid)) == pytest.approx(expected, abs=1e-12)
+    text = f"box:{south},{north},{west},{east}"
+    np.testing.assert_array_equal(region_weights(text, grid), region_weights(name, grid))
+
+
+def test_the_nao_sector_crosses_greenwich():
+    weights = region_weights("north_atlantic_sector", _grid(18, 36))
+    assert weights[12, [0, 4, 27, 35]].tolist() == [1, 0.5, 0.5, 1]
+    assert weights[12, 5:27].max() == 0 and weights[12, 28:].min() == 1
+
+
 def test_land_and_sea_share_the_globe():
     grid = _grid(4, 6)
     land = np.random.default_rng(0).uniform(size=grid.shape)
@@ -58,5 +75,7 @@ def test_bad_regions_are_named():
         region_weights("land", grid)
     with pytest.raises(GapzooError, match=r"within 0\.\.1"):
         region_weights("sea", grid, np.full((4, 6), np.nan))
+    with pytest.raises(GapzooError, match="write box:SOUTH,NORTH,WEST,EAST"):
+        region_weights("box:1,2,3", grid)
     with pytest.raises(GapzooError, match="south must be below north"):
         box(grid, 20, -20)

@@ -16,6 +16,27 @@ def test_first_nonfinite_step():
     assert first_nonfinite(states).tolist() == [[4, 2, 0]]
 
 
+def test_first_nonfinite_of_any_run_by_channel(case):
+    case.forecast[3, 4, 1, 2, 0, 0] = torch.inf
+    case.forecast[0, 1, 0, 5, 3, 3] = torch.nan
+    case.forecast[0, 1, 1, 5, 3, 3] = torch.nan
+    found = case.score("first_nonfinite")
+    expected = first_nonfinite(case.forecast.movedim(3, 0)[..., None].flatten(4)[2][..., None])
+    assert found.tolist() == [2, 2, 1, 2, 2, 0, 2, 2, 2]
+    assert expected.min().item() == found[2].item()
+    with pytest.raises(GapzooError, match="needs the leads"):
+        metric = case.build("first_nonfinite")
+        metric.update(case.forecast[:, :, 0, 0], case.truth[:, 0, 0])
+        metric.compute()
+
+
+def test_a_run_that_stops_at_a_mask_is_still_finite(case):
+    case.forecast[0, 0, 1, :, 2, 3] = torch.nan
+    mask = torch.ones(6, 8, dtype=torch.bool)
+    mask[2, 3] = False
+    assert (case.updated(case.build("first_nonfinite"), mask=mask).compute() == 2).all()
+
+
 def test_finite_share_counts_members(case):
     case.forecast[0, 1, 0, 3, 2, 2] = torch.nan
     case.forecast[0, 2, 0, 3, 0, 0] = torch.inf

@@ -165,7 +165,7 @@ def save(
     checkpoint.details = details
     _write(folder / "checkpoint.json", json.dumps(body, indent=1, default=str) + "\n")
     _write(folder / "recipe.yaml", recipe)
-    write_card(folder, body)
+    _write(folder / "card.md", card(body))
     for old in {p.name for p in folder.glob("*.safetensors")} - files.keys():
         (folder / old).unlink()
     return folder
@@ -329,8 +329,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_card(folder: Path, body: dict[str, Any]) -> None:
-    """Write card.md from what checkpoint.json holds."""
+def add_scores(folder: Path, scores: dict[str, str]) -> None:
+    """Add scores to a checkpoint's description, and write its card anew; the hash stays."""
+    body = _description(folder)
+    body["scores"] = {**body.get("scores", {}), **scores}
+    _write(folder / "checkpoint.json", json.dumps(body, indent=1, default=str) + "\n")
     _write(folder / "card.md", card(body))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from worlds import expect
 
 from gapzoo import checkpoint
+from gapzoo.card import card
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.tasks import Sampling
 
@@ -124,6 +126,90 @@ def test_a_folder_holds_all_that_is_promised(folder, prior):
         assert wanted in card
     assert body["world"]["units"] == ["K", "K", "Pa"]
     assert body["weights_sha256"] == checkpoint.sha256(folder / "weights.safetensors")
+
+
+def test_large_weights_are_sharded_and_come_back(prior, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 20_000)
+    made = saved(prior, tmp_path / "sharded")
+    shards = sorted(made.glob("weights*.safetensors"))
+    assert len(shards) > 2 and all(s.stat().st_size < 50_000 for s in shards)
+    whole, parts = checkpoint.load(folder), checkpoint.load(made)
+    left, right = whole.network.state_dict(), parts.network.state_dict()
+    assert [k for k in left if not torch.equal(left[k], right[k])] == []
+    assert torch.equal(whole.world.std, parts.world.std) and parts.hash != whole.hash
+    monkeypatch.undo()
+    saved(parts, made)
+    assert [p.name for p in made.glob("*.safetensors")] == ["weights.safetensors"]
+    assert checkpoint.load(made).hash == whole.hash
+
+
+def test_weights_whose_common_hash_is_another_are_refused(copy):
+    body = json.loads((copy / "checkpoint.json").read_text())
+    (copy / "checkpoint.json").write_text(json.dumps({**body, "weights_sha256": "0" * 64}))
+    with expect(GapzooError, "copy", "the weights are not those described"):
+        checkpoint.load(copy)
+
+
+@pytest.fixture
+def hub(folder, tmp_path, monkeypatch):
+    """The hub's own cache, as huggingface_hub lays it out, and no network."""
+    from huggingface_hub import constants
+
+    root = tmp_path / "cache" / "models--acme--toy"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
+    snapshot = root / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(folder, snapshot)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return snapshot
+
+
+def test_a_checkpoint_on_the_hub_is_loaded_from_its_cache(hub, folder):
+    for address in ("hf://acme/toy", "hf://acme/toy@main", f"hf://acme/toy@{hub.name}"):
+        assert checkpoint.load(address).hash == checkpoint.load(folder).hash
+
+
+def test_what_is_wrong_on_the_hub_is_said_in_one_line(hub, monkeypatch):
+    for address, part in {
+        "hf://acme": "hf://OWNER/NAME",
+        "hf://acme/toy/../x": "hf://OWNER/NAME",
+        "hf://acme/other": "'hf://acme/other' cannot be fetched",
+        "hf://acme/toy@v2": "'hf://acme/toy@v2' cannot be fetched",
+    }.items():
+        with expect(GapzooError, part) as caught:
+            checkpoint.load(address)
+        assert "\n" not in str(caught.value)
+    (hub / "weights.safetensors").write_bytes(b"cut")
+    with expect(GapzooError, "weights.safetensors is missing, damaged"):
+        checkpoint.load("hf://acme/toy")
+    (hub / "checkpoint.json").unlink()
+    with expect(GapzooError, "holds no checkpoint.json"):
+        checkpoint.load("hf://acme/toy")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with expect(GapzooError, "pip install gapzoo[hub]"):
+        checkpoint.load("hf://acme/toy")
+
+
+def test_the_card_tells_all_that_is_known(prior):
+    details = {**prior.details, "parent": "p.v1 (SHA-256 ab)", "weights_sha256": "cd"}
+    details["training"] = {"parameters": "1,000", "device": "CPU", "minutes": 3.0, "samples": "64"}
+    details["scores"] = {"validation loss": "0.5"}
+    world = {"name": "toy", "latitude": [0] * 4, "longitude": [0] * 8, "channels": ["u"]}
+    world |= {"level_kind": "sigma", "forcing_channels": [], "details": {"data_hash": "ef"}}
+    lines = card({**details, "name": "x.y", "kind": "prior", "world": world}).splitlines()
+    for line in (
+        "# x.y",
+        "| architecture | unet_small, 1,000 parameters |",
+        "| world | toy, 4 x 8 |",
+        "| data hash | ef |",
+        "| parent | p.v1 (SHA-256 ab) |",
+        "| minutes | 3.0 |",
+        "| device | CPU |",
+        "| validation loss | 0.5 |",
+        'gapzoo.load("x.y").prior',
+    ):
+        assert line in lines
 
 
 def test_it_is_found_by_name(folder, monkeypatch):

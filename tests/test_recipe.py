@@ -11,6 +11,7 @@ from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion import SCHEDULES
 from gapzoo.forecasters import NETWORKS
 
+TUNING = sorted((Path(__file__).parent.parent / "recipes" / "finetune").glob("*.yaml"))
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
@@ -33,6 +34,19 @@ def test_shipped_recipes_are_sound(path):
     assert wanted.model in (DENOISERS if wanted.kind == "prior" else NETWORKS)
     assert wanted.schedule in SCHEDULES
     assert wanted.train[1] < wanted.validate[0] <= wanted.validate[1] < "2006", "test years unseen"
+
+
+@pytest.mark.parametrize("path", TUNING, ids=lambda p: p.stem)
+def test_shipped_recipes_of_fine_tuning_are_sound(path):
+    """They open with their command, take the parent's architecture, and see no test year."""
+    first = path.read_text().splitlines()[0]
+    assert first == f"# gapzoo finetune unet_small.speedy-t21-v2 recipes/finetune/{path.name}"
+    wanted = recipe.load(path)
+    parent = recipe.Recipe(model="mixture_small", max_steps=1, precision="fp32")
+    found = recipe.inherit(wanted, parent)
+    assert found.name == f"mixture_small.{wanted.name}" and found.precision == "fp32"
+    assert found.start and found.train == wanted.train
+    assert wanted.train[1] < wanted.validate[0] <= wanted.validate[1] < "2006"
 
 
 def test_changes_are_typed(write):
@@ -71,6 +85,10 @@ def test_what_is_written_out_reads_as_the_same(write):
         ("max_steps: 1", ["hours=[6,"], ["hours=[6,"]),
         ("name: x", [], ["recipe 'x'", "max_steps or max_minutes"]),
         ("max_steps: 1\nkind: priors", [], ["kind 'priors'", "prior", "forecaster"]),
+        ("max_steps: 1\ncovariance: parents", [], ["covariance 'parents'", "fit", "parent"]),
+        ("max_steps: 1\ncovariance: parent", [], ["'covariance: parent' needs a checkpoint"]),
+        ("max_steps: 1\nfreeze: [a]", [], ["'freeze' needs a checkpoint", "'start'"]),
+        ("max_steps: 1\nlora_rank: -1", [], ["lora_rank is -1"]),
         ("max_steps: 1\ntrain: [1979-01-01]", [], ["'train' needs a first and a last day"]),
         ("base: r.yaml", [], ["r.yaml is its own base"]),
         ("base: gone.yaml", [], ["gone.yaml cannot be read"]),

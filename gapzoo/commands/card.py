@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 from gapzoo.commands import CONSOLE, command
+
+BOARD = Path("evaluation/leaderboard")
 
 
 def show(args: argparse.Namespace) -> None:
@@ -15,14 +19,28 @@ def show(args: argparse.Namespace) -> None:
     from gapzoo import checkpoint
 
     folder = checkpoint.find(args.checkpoint)
-    body = checkpoint.load(folder).details
+    found = checkpoint.load(folder)
     if args.write:
-        checkpoint.write_card(folder, body)
-    CONSOLE.print(Markdown(checkpoint.card(body)))
+        checkpoint.add_scores(folder, board_scores(args.board, found.hash))
+    CONSOLE.print(Markdown(checkpoint.card(checkpoint.load(folder).details)))
+
+
+def board_scores(board: Path, digest: str) -> dict[str, str]:
+    """CRPS by protocol and setting, of the leaderboard's rows that a checkpoint's weights made."""
+    found: dict[str, str] = {}
+    for path in sorted(board.glob("*.json")):
+        row = json.loads(path.read_text())
+        if digest not in (row.get("weights_sha256"), row.get("forecaster_sha256")):
+            continue
+        for setting, scores in row.get("scores", {}).items():
+            if "crps" in scores:
+                found[f"{path.stem}, {setting}: CRPS"] = f"{scores['crps']:.4f}"
+    return found
 
 
 def add(commands: Any) -> None:
     """Its arguments."""
     card = command(commands, "card", show)
     card.add_argument("checkpoint", help="name, folder, or hf://OWNER/NAME")
-    card.add_argument("--write", action="store_true", help="write card.md anew")
+    card.add_argument("--write", action="store_true", help="add the leaderboard's scores to it")
+    card.add_argument("--board", type=Path, default=BOARD, help="rows (evaluation/leaderboard)")

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+import gapzoo
 from gapzoo.core import GapzooError
 from gapzoo.denoisers import DENOISERS
 
@@ -58,6 +59,27 @@ def test_a_new_network_returns_zero(name, batch):
     """So that the loss starts at 1 at every noise level and the denoiser at c_skip x."""
     net = DENOISERS.build(name, channels=C, cond_channels=K)
     assert not net(*batch).any()
+
+
+def test_models_are_listed_by_pattern():
+    assert {"mixture_small", "mixture_base", "mixture_large"} <= set(gapzoo.list_models("mixture*"))
+    assert set(gapzoo.list_models("*_small")) >= {*SMALL, "convcast_small"}
+    families = {"unet", "transformer", "mixture"}
+    sizes = {"small", "base", "large"}
+    assert {f"{f}_{s}" for f in families for s in sizes} <= set(gapzoo.list_models())
+    assert gapzoo.list_models("nothing*") == []
+
+
+def test_a_sample_leaves_idle_what_gets_no_gradient_from_it(network):
+    """Of experts by noise level; sparse ones share a tensor, so that their share is counted."""
+    network.zero_grad()
+    network(rows(4, 1, C, H, W), torch.tensor([-0.6]), rows(5, 1, K, H, W)).sum().backward()
+    sparse = getattr(network, "sparse", [])
+    inside = {id(p) for layer in sparse for p in (layer.inward, layer.outward)}
+    idle = sum(p.numel() for p in network.parameters() if p.grad is None and id(p) not in inside)
+    share = 1 - network.active / network.experts if sparse else 0.0
+    stacked = sum(p.numel() for p in network.parameters() if id(p) in inside)
+    assert network.idle_parameters == pytest.approx(idle + share * stacked, rel=1e-6)
 
 
 def test_longitude_shift_equivariance(network, batch):

@@ -381,6 +381,11 @@ def static_error(
         if network is None:
             raise GapzooError("this forecaster knows no error of its own; give static=0.02 or so")
         error = network.error(hours, prior.covariance)
+        if prior.covariance is not None and not prior.covariance.same_basis(error):
+            raise GapzooError(
+                f"errors of '{network.name}' are not known in the modes of '{prior.name}'; run "
+                f"'gapzoo calibrate {network.name} {prior.name}', or give static=0.02 or so"
+            )
         return error.with_eigenvalues(inflation * error.eigenvalues)
     if prior.covariance is None:
         raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")

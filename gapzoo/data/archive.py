@@ -6,8 +6,7 @@
     run     (time)   number of the unbroken stretch that a time belongs to
 
 One chunk is one time step, uncompressed, ``SHARD`` of them a shard (fewer where they are large): a
-shard file is then an array in raw memory (plus an index), which a local reader maps; anything else
-goes through zarr.
+shard file is then an array in raw memory (plus an index); see gapzoo.data.reading.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import pandas as pd
 import zarr
 
 from gapzoo.core import Channels, GapzooError, Grid, nearest
+from gapzoo.data.reading import ShardReader
 
 SHARD = 120
 """Time steps a shard: 30 days of 6 h, some 35 MB at 64x32 and 37 channels."""
@@ -32,7 +32,6 @@ FORMAT = "gapzoo-archive-1"
 ATTRIBUTES = ("channels", "level_kind", "forcing_channels", "static_channels")
 ARRAYS = ("state", "forcing", "static", "time", "run", "latitude", "longitude")
 EPOCH = pd.Timestamp("1900-01-01")
-EMPTY_CHUNK = np.uint64(2**64 - 1)
 
 
 @dataclass(frozen=True)
@@ -254,13 +253,20 @@ class Archive:
             )
         return chosen
 
-    def read(self, name: str, positions: np.ndarray, channels: list[int] | None = None):  # type: ignore[no-untyped-def]
+    def read(
+        self,
+        name: str,
+        positions: np.ndarray,
+        channels: list[int] | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Read steps of ``state`` or ``forcing``.
 
         Args:
             name: ``state`` or ``forcing``.
             positions: (N,) steps, in any order.
             channels: positions of the channels wanted; all where None.
+            out: (N, C, H, W) float32 to fill; a new array where None.
 
         Returns:
             (N, C, H, W) float32.
@@ -268,12 +274,12 @@ class Archive:
         Raises:
             GapzooError: where a step was never written.
         """
-        reader = self._readers[name]
-        return np.stack([reader(int(p), channels) for p in positions])
+        return self._readers[name].read(positions, channels, out)
 
     @cached_property
-    def _readers(self) -> dict[str, Any]:
-        return {name: _Reader(self.root[name], self.path / name) for name in ("state", "forcing")}
+    def _readers(self) -> dict[str, ShardReader]:
+        names = ("state", "forcing")
+        return {name: ShardReader(self.root[name], self.path / name) for name in names}
 
     @cached_property
     def hash(self) -> str:
@@ -284,44 +290,3 @@ class Archive:
         for name in [n for n in ("mean", "std") if n in self.root]:
             digest.update(np.ascontiguousarray(self.array(name)).tobytes())
         return digest.hexdigest()[:16]
-
-
-class _Reader:
-    """Steps of one array: mapped memory where its shards are local files, zarr elsewhere."""
-
-    def __init__(self, array: Any, folder: Path) -> None:
-        self.array, self.folder, self.shard = array, folder, int(array.shards[0])
-        self.shape = array.shape[1:]
-        self.nbytes = int(np.prod(self.shape)) * 4
-        self._maps: dict[int, tuple[np.ndarray, np.ndarray] | None] = {}
-
-    def __call__(self, position: int, channels: list[int] | None) -> np.ndarray:
-        shard, row = divmod(position, self.shard)
-        if shard not in self._maps:
-            self._maps[shard] = self._map(shard)
-        mapped = self._maps[shard]
-        step = self._through_zarr(position) if mapped is None else self._view(*mapped, row)
-        if step is None:
-            raise GapzooError(
-                f"step {position} of {self.folder} was never written; go on with build-data"
-            )
-        return step if channels is None else step[channels]
-
-    def _through_zarr(self, position: int) -> np.ndarray | None:
-        """The step; None where it is the fill value throughout, which no state is."""
-        step = self.array[position]
-        return None if np.isnan(step).all() else step
-
-    def _map(self, shard: int) -> tuple[np.ndarray, np.ndarray] | None:
-        file = self.folder / "c" / str(shard) / "0" / "0" / "0"
-        if self.array.compressors or not file.is_file():
-            return None
-        raw = np.memmap(file, np.uint8, "r")
-        index = np.frombuffer(raw[-(16 * self.shard + 4) : -4].tobytes(), "<u8").reshape(-1, 2)
-        return raw, index
-
-    def _view(self, raw: np.ndarray, index: np.ndarray, row: int) -> np.ndarray | None:
-        offset, nbytes = index[row]
-        if offset == EMPTY_CHUNK or nbytes != self.nbytes:
-            return None
-        return raw[offset : offset + nbytes].view("<f4").reshape(self.shape)

@@ -2,8 +2,8 @@
 
 Batch k of a run is a pure function of (seed, k): an item of the data set is a whole batch, so a
 resumed run sees the very batches that an uninterrupted one would, and with several processes each
-takes its rows of the same batch. Reading a batch costs a few milliseconds of mapped memory; there
-are no workers.
+takes its rows of the same batch. One thread reads ahead (gapzoo.data.ahead); there are no workers.
+In a Trainer, batches travel as they were read and are normalised on its device.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from gapzoo.core import GapzooError
 from gapzoo.core.climatology import Climatology
 from gapzoo.core.random import derive_seed
 from gapzoo.core.world import World
+from gapzoo.data.ahead import AHEAD, AheadLoader
 from gapzoo.data.archive import Archive
-
-Batch = dict[str, Tensor]
+from gapzoo.data.buffers import Buffers
+from gapzoo.data.normaliser import Batch, Normaliser
 
 
 def world_of(archive: Archive, variables: Sequence[str] | None = None) -> World:
@@ -73,10 +74,31 @@ class Reader:
         self._keep = [archive.channels.index(c) for c in world.channels]
         whole = self._keep == list(range(len(archive.channels)))
         self._channels = None if whole else self._keep
+        self.normaliser, self._buffers = Normaliser(world), Buffers()
+        self._calendar = self.normaliser.calendar(archive.times)
+
+    def raw(self, positions: np.ndarray) -> Batch:
+        """``physical``, ``forcing`` and ``calendar`` of steps, as ``Normaliser`` takes them."""
+        return {
+            "physical": self.physical(positions),
+            "forcing": self._read("forcing", positions, None),
+            "calendar": self.calendar(positions),
+        }
+
+    def calendar(self, positions: np.ndarray) -> Tensor:
+        """(N, 1 + 2K + 3) time of year of steps."""
+        return self._calendar[torch.from_numpy(positions)]
 
     def physical(self, positions: np.ndarray) -> Tensor:
         """(N, C, H, W) states in SI units."""
-        return torch.from_numpy(self.archive.read("state", positions, self._channels))
+        return self._read("state", positions, self._channels)
+
+    def _read(self, name: str, positions: np.ndarray, channels: list[int] | None) -> Tensor:
+        of = self.archive.forcing_channels if name == "forcing" else self.archive.channels
+        count = len(of if channels is None else channels)
+        out, tensor = self._buffers.lend((len(positions), count, *self.archive.grid.shape))
+        self.archive.read(name, positions, channels, out)
+        return tensor
 
     def state(self, positions: np.ndarray) -> Tensor:
         """(N, C, H, W) normalised states."""
@@ -106,8 +128,11 @@ class States(Dataset):
         return len(self.positions)
 
     def __getitem__(self, numbers: Any) -> Batch:
-        chosen = self.positions[np.atleast_1d(numbers) % len(self)]
-        return {"state": self.reader.state(chosen), "cond": self.reader.condition(chosen)}
+        return self.reader.normaliser(self.raw(numbers))
+
+    def raw(self, numbers: Any) -> Batch:
+        """A batch as it is read."""
+        return self.reader.raw(self.positions[np.atleast_1d(numbers) % len(self)])
 
 
 class Pairs(States):
@@ -133,18 +158,31 @@ class Pairs(States):
         unbroken = (runs[positions] == runs[ends]) & (positions + self.ahead[-1] <= last)
         super().__init__(reader, positions[unbroken])
 
-    def __getitem__(self, numbers: Any) -> Batch:
+    def raw(self, numbers: Any) -> Batch:
+        """A batch as it is read."""
         numbers = np.atleast_1d(numbers)
         draws = [derive_seed(self.seed, "lead", n) % len(self.ahead) for n in numbers.tolist()]
         ahead = self.ahead[draws]
         start = self.positions[numbers % len(self)]
-        reader = self.reader
         return {
-            "state": reader.state(start),
-            "target": reader.state(start + ahead),
-            "cond": reader.condition(start),
-            "hours": torch.from_numpy((ahead * reader.world.hours).astype(np.float32)),
+            **self.reader.raw(start),
+            "physical_target": self.reader.physical(start + ahead),
+            "calendar_target": self.reader.calendar(start + ahead),
+            "hours": torch.from_numpy((ahead * self.reader.world.hours).astype(np.float32)),
         }
+
+
+class Raw(Dataset):
+    """The batches of a data set as they are read."""
+
+    def __init__(self, data: States) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, numbers: Any) -> Batch:
+        return self.data.raw(numbers)
 
 
 class EpochSampler(Sampler[np.ndarray]):
@@ -212,6 +250,7 @@ class ArchiveDataModule(lightning.LightningDataModule):
         validation_samples: evenly spread over the validation period.
         hours: leads of ``pairs``.
         seed: of the order of samples.
+        ahead: batches read ahead.
         world: use this instead of the archive's own statistics (fine-tuning).
     """
 
@@ -228,6 +267,7 @@ class ArchiveDataModule(lightning.LightningDataModule):
         validation_samples: int = 256,
         hours: Sequence[int] = (6, 12, 18, 24),
         seed: int = 0,
+        ahead: int = AHEAD,
         world: World | None = None,
     ) -> None:
         super().__init__()
@@ -237,7 +277,8 @@ class ArchiveDataModule(lightning.LightningDataModule):
         self.world = world or world_of(self.archive, variables)
         self.kind, self.hours, self.seed = kind, hours, seed
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
-        self.validation_samples = validation_samples
+        self.validation_samples, self.ahead = validation_samples, ahead
+        self._normaliser = Normaliser(self.world)
         self.periods = {"train": train, "validate": validate}
         self.world.details["train"] = list(train)
 
@@ -259,11 +300,24 @@ class ArchiveDataModule(lightning.LightningDataModule):
         sampler = EpochSampler(
             len(data), self.batch_size, self.steps_per_epoch, self.seed, rank, size, start
         )
-        return DataLoader(data, batch_size=None, sampler=sampler)
+        return self._loader(data, sampler)
 
     def val_dataloader(self) -> DataLoader:
         """The same evenly spread samples every time."""
         data = self.dataset("validate")
         rows = np.linspace(0, len(data) - 1, min(self.validation_samples, len(data))).astype(int)
         batches = np.array_split(rows, max(1, len(rows) // self.batch_size))
-        return DataLoader(data, batch_size=None, sampler=list(batches))  # type: ignore[arg-type]
+        return self._loader(data, list(batches))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Lightning calls this once a batch is on the device: normalise it there."""
+        return self._normaliser(batch)
+
+    def _loader(self, data: States, sampler: Any) -> DataLoader:
+        """Batches as they are read where a Trainer will normalise them, else normalised."""
+        trainer = self.trainer
+        pin = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        source = data if trainer is None else Raw(data)
+        return AheadLoader(
+            source, ahead=self.ahead, batch_size=None, sampler=sampler, pin_memory=pin
+        )

@@ -1,6 +1,8 @@
 """The archive: raw memory equals zarr's own reading; what was never written is refused."""
 
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -40,7 +42,7 @@ def test_raw_memory_equals_zarr_and_what_was_written_byte_for_byte(path, written
     every = np.arange(STEPS)
     for name, values in zip(("state", "forcing"), written, strict=True):
         raw = archive.read(name, every)
-        assert isinstance(archive._readers[name]._maps[2][0], np.memmap)
+        assert archive._readers[name].file(2) is not None
         assert raw.tobytes() == np.asarray(zarr.open_group(path)[name][:]).tobytes()
         assert raw.tobytes() == values.tobytes()
 
@@ -51,10 +53,24 @@ def test_any_order_and_any_channels(path, written):
     assert np.array_equal(read, written[0][positions][:, [2, 0]])
 
 
-def test_a_store_that_is_not_mapped_is_read_the_same(path, written, monkeypatch):
-    monkeypatch.setattr("gapzoo.data.archive._Reader._map", lambda *_: None)
+def test_a_store_whose_files_are_not_at_hand_is_read_the_same(path, written, monkeypatch):
+    monkeypatch.setattr("gapzoo.data.reading.ShardReader._open", lambda *_: None)
     positions = np.array([STEPS - 1, 5, SHARD])
     assert np.array_equal(Archive(path).read("state", positions), written[0][positions])
+    found = Archive(path).read("state", positions, [2, 0])
+    assert np.array_equal(found, written[0][positions][:, [2, 0]])
+
+
+def test_open_files_are_bounded_and_threads_may_share_a_reader(path, written, monkeypatch):
+    monkeypatch.setattr("gapzoo.data.reading.OPEN_FILES", 1)
+    archive = Archive(path)
+    before = len(os.listdir("/proc/self/fd"))
+    orders = [np.random.default_rng(n).integers(0, STEPS, 400) for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda rows: archive.read("state", rows), orders))
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    for rows, states in zip(orders, found, strict=True):
+        assert np.array_equal(states, written[0][rows])
 
 
 def test_metadata_survive(path):
@@ -89,16 +105,16 @@ def test_periods(path):
         archive.indices("1985", "1986")
 
 
-@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize("missing", ["rest of a shard", "whole shard"])
-def test_steps_never_written_are_refused(tmp_path, monkeypatch, mapped, missing):
+def test_steps_never_written_are_refused(tmp_path, monkeypatch, local, missing):
     source, path = ToySource(end="1979-09-08"), tmp_path / "holes.zarr"
     create(path, source.spec())
     _, states, forcing = source.shard(0, np.zeros((3, 4, 8)))
     count = SHARD if missing == "whole shard" else 50
     write_shard(path, 0, states[:count], forcing[:count])
-    if not mapped:
-        monkeypatch.setattr("gapzoo.data.archive._Reader._map", lambda *_: None)
+    if not local:
+        monkeypatch.setattr("gapzoo.data.reading.ShardReader._open", lambda *_: None)
     archive = Archive(path)
     assert np.array_equal(archive.read("state", np.array([count - 1]))[0], states[count - 1])
     for name in ("state", "forcing"):
@@ -110,6 +126,9 @@ def test_a_shard_that_is_cut_off_is_refused(path, tmp_path):
     copy = shutil.copytree(path, tmp_path / "cut.zarr")
     file = copy / "state" / "c" / "1" / "0" / "0" / "0"
     file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(GapzooError, match=r"step 120 of .*state"):
+        Archive(copy).read("state", np.array([SHARD]))
+    file.write_bytes(b"")
     with pytest.raises(GapzooError, match=r"step 120 of .*state"):
         Archive(copy).read("state", np.array([SHARD]))
 

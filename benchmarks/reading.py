@@ -6,7 +6,7 @@ Each reads the same steps, state and forcing, in the same random order, in one p
 thread, after a pass that brings the files into memory; rounds alternate and the best counts. The
 loader is what a Trainer gets; "normalised" adds what the training's device does with a batch. The
 numbers are samples a second of wall-clock time and of CPU time. Without ARCHIVE (gapzoo build-data
-makes archives/speedy-t21.zarr) one of noise is made. --unet takes training steps of unet_small,
+makes archives/speedy-t21.zarr) one of noise is made; --steps should fit in memory. --unet takes training steps of unet_small,
 with and without reading ahead, and tells how long they wait for a batch; --cold drops the files
 from the system's cache before each round (root, Linux).
 """
@@ -34,6 +34,7 @@ from gapzoo.data.module import Raw, Reader, States, world_of
 from gapzoo.training import UNetDenoiser
 
 NAMES = ("state", "forcing")
+UNET_STEPS = 8
 Batches = Callable[[list[np.ndarray]], Iterator[object]]
 
 
@@ -151,8 +152,9 @@ def compare(archive: Archive, given: argparse.Namespace) -> None:
         "xbatcher": (xbatches(archive), 0.1),
     }
     rng = np.random.default_rng(1)
-    orders = [rng.integers(0, len(archive.times), given.batch) for _ in range(given.batches)]
-    for rows in np.array_split(np.arange(len(archive.times)), 50):
+    count = min(given.steps, len(archive.times))
+    orders = [rng.integers(0, count, given.batch) for _ in range(given.batches)]
+    for rows in np.array_split(np.arange(count), 50):
         for name in NAMES:
             archive.read(name, rows)
     best = dict.fromkeys(runs, (0.0, 0.0))
@@ -169,18 +171,19 @@ def compare(archive: Archive, given: argparse.Namespace) -> None:
     print(f"loader to xarray + dask: {best['gapzoo loader'][0] / best['xarray + dask'][0]:.1f} x")
 
 
-def memory(archive: Archive, batch: int) -> None:
+def memory(archive: Archive, steps: int, batch: int) -> None:
     """Print how private memory grows while every step is read once at random."""
     run = loader(archive, 2)
-    order = np.random.default_rng(2).permutation(len(archive.times))
+    order = np.random.default_rng(2).permutation(min(steps, len(archive.times)))
     before, most = private_mib(), 0.0
     for _ in run(np.array_split(order, max(1, len(order) // batch))):
         most = max(most, private_mib())
-    size = sum(archive.root[n].nbytes for n in NAMES) / 2**20  # type: ignore[union-attr,misc]
-    print(f"private memory while all {size:.0f} MiB are read: {before:.0f}, at most {most:.0f} MiB")
+    shares = (archive.root[n].nbytes / len(archive.times) for n in NAMES)  # type: ignore[union-attr]
+    size = len(order) * sum(shares) / 2**20
+    print(f"private memory while {size:.0f} MiB are read: {before:.0f}, at most {most:.0f} MiB")
 
 
-def train(archive: Archive, ahead: int, steps: int, batch: int = 16) -> None:
+def train(archive: Archive, given: argparse.Namespace, ahead: int, batch: int = 16) -> None:
     """Print how long training steps of the small U-Net take and wait."""
     world = world_of(archive)
     module = UNetDenoiser(
@@ -188,18 +191,17 @@ def train(archive: Archive, ahead: int, steps: int, batch: int = 16) -> None:
     )
     optimiser = torch.optim.AdamW(module.parameters(), 1e-4)
     rng = np.random.default_rng(3)
-    orders = [rng.integers(0, len(archive.times), batch) for _ in range(steps)]
+    count = min(given.steps, len(archive.times))
+    orders = [rng.integers(0, count, batch) for _ in range(UNET_STEPS)]
     normaliser, waited, worked = Reader(archive, world).normaliser, [], []
     batches, start = loader(archive, ahead)(orders), time.perf_counter()
     for read in batches:
         there = time.perf_counter()
-        given = normaliser(read)  # type: ignore[arg-type]
-        flat = torch.zeros((), dtype=torch.float32)
-        loss = module.loss(
-            module.denoiser, given["state"], torch.Generator().manual_seed(0), cond=given["cond"]
-        ).loss
+        ready = normaliser(read)  # type: ignore[arg-type]
+        noise = torch.Generator().manual_seed(0)
+        loss = module.loss(module.denoiser, ready["state"], noise, cond=ready["cond"]).loss
         optimiser.zero_grad()
-        (loss + flat).backward()
+        loss.backward()
         optimiser.step()
         done = time.perf_counter()
         waited.append(there - start)
@@ -215,6 +217,7 @@ def main() -> None:
     parser.add_argument("archive", nargs="?", type=Path)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=5844, help="of the archive, from its start")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--unet", action="store_true")
     parser.add_argument("--cold", action="store_true")
@@ -225,10 +228,10 @@ def main() -> None:
         shape = "x".join(map(str, (len(archive.channels), *archive.grid.shape)))
         print(f"{len(archive.times)} steps of {shape}, batches of {given.batch}")
         compare(archive, given)
-        memory(archive, given.batch)
+        memory(archive, given.steps, given.batch)
         if given.unet:
             for ahead in (0, 2):
-                train(archive, ahead, steps=8)
+                train(archive, given, ahead)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def forecasting(settings: RolloutSettings, repeats: int) -> tuple[World, float]:
     prior, network = checkpoint.load(settings.prior), checkpoint.load(settings.forecaster)
     world, generator = prior.world, MemberGenerator(0, settings.members)
     rollout = rollout_of(settings, prior, network, world)
-    state = 0.5 * generator.randn(world.shape)
+    state = 0.5 * generator.randn((settings.members, *world.shape))
     frames = rollout.frames([Start(state, TIME, generator)])
     next(frames)
     return world, cpu(lambda: next(frames), repeats) / settings.members

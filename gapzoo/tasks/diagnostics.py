@@ -72,7 +72,12 @@ class Diagnostics:
         """Fields (..., V, H, W) of states (..., C, H, W), SI units."""
         if self.labels == tuple(self.world.channels.labels):
             return physical
-        return torch.stack([self._one(label, physical) for label in self.labels], -3)
+        made = tuple(label for label in self.labels if label != LOWEST)
+        fields = to_pressure(physical, self.world, made) if made else physical[..., :0, :, :]
+        if LOWEST not in self.labels:
+            return fields
+        at, lowest = self.labels.index(LOWEST), physical[..., self.lowest, :, :]
+        return torch.cat([fields[..., :at, :, :], lowest.unsqueeze(-3), fields[..., at:, :, :]], -3)
 
     def index(self, label: str) -> int:
         """Position of a field; the first where the world does not give it."""

@@ -126,7 +126,13 @@ def _error(settings: RolloutSettings, prior: Trained, forecaster: Trained | None
             f"the errors of forecaster '{settings.forecaster}' are not known; use form 'renoise', "
             "or no prior"
         )
-    error = forecaster.error(settings.hours, prior.covariance)
+    error, own = forecaster.error(settings.hours, prior.covariance), prior.covariance
+    if own is not None and not own.same_basis(error):
+        raise GapzooError(
+            f"the errors of '{forecaster.name}' are not known in the modes of '{prior.name}'; run "
+            f"'gapzoo calibrate {settings.forecaster} {settings.prior} --output FOLDER' and name "
+            "that folder as the forecaster"
+        )
     return error.with_eigenvalues(settings.inflation * error.eigenvalues)
 
 

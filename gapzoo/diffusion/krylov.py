@@ -1,7 +1,7 @@
 """Krylov solvers for batches of linear systems ``M x = b``, each member with its own scalars.
 
 Members never mix, so that a member's solution is the same in any batch. The iterations are few and
-fixed: an iteration costs a backward pass through a network. Both start from zero and take a
+bounded: an iteration costs a backward pass through a network. Both start from zero and take a
 preconditioner, an approximate inverse of M, which for GMRES may change from call to call (flexible
 GMRES, Saad 1993).
 """
@@ -71,18 +71,29 @@ def _combine(h: Tensor, beta: Tensor, directions: list[Tensor]) -> Tensor:
     return torch.einsum("bj,jbn->bn", weights.to(beta), torch.stack(directions))
 
 
-def cg(matrix: Linear, b: Tensor, iterations: int, precondition: Linear | None = None) -> Tensor:
+def cg(
+    matrix: Linear,
+    b: Tensor,
+    iterations: int,
+    precondition: Linear | None = None,
+    enough: Tensor | float = 0.0,
+) -> Tensor:
     """Conjugate gradients (Hestenes & Stiefel 1952), for symmetric positive M; else see ``gmres``.
 
-    Arguments and result as in ``gmres``. A member stops where M is not positive along a direction.
+    Arguments and result as in ``gmres``. A member stops where M is not positive along a direction,
+    or where its residual r has ``r^T P r <= enough``, () or (B,1), P being the preconditioner.
     """
     x, r = torch.zeros_like(b), b
     z = r if precondition is None else precondition(r)
     p, rho = z, _dot(r, z)
     for _ in range(iterations):
+        going = rho > enough
+        if not going.any():
+            break
         image = matrix(p)
         curvature = _dot(p, image)
-        step = torch.where(curvature > 0, rho / torch.where(curvature > 0, curvature, 1.0), 0.0)
+        goes = going & (curvature > 0)
+        step = torch.where(goes, rho / torch.where(goes, curvature, 1.0), 0.0)
         x, r = x + step * p, r - step * image
         z = r if precondition is None else precondition(r)
         new = _dot(r, z)

@@ -247,3 +247,28 @@ def test_climatological_guidance_needs_few_iterations_from_the_last_steps_soluti
     drawn = sampler(generator=MemberGenerator(0, 400), shape=shape).flatten(1).double()
     error = (drawn.mean(0) - mean).norm() / covariance.trace().sqrt()
     assert (error < 0.1) == warm, error
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_precise_forecasts_over_seven_decades_survive_half_precision(observed):
+    """Modes of variance 2500 beside ones of 1e-4, a basis that is orthogonal to 1e-3 only."""
+    g, shape = torch.Generator().manual_seed(0), (3, 6, 8)
+    states = torch.randn(400, *shape, generator=g) * torch.logspace(1.5, -2, 6)[:, None]
+    states = states + 50 * torch.randn(400, 1, 1, 1, generator=g)
+    exact = ZonalCovariance.fit([states - states.mean(0)], threshold=1e-3)
+    prior = ZonalCovariance.from_tensors(exact.to_tensors(), shape)
+    error = prior.with_eigenvalues(0.02 * prior.eigenvalues)
+    f = prior.sample(torch.randn(1, *shape, generator=g))
+    seen = GaussianConstraint(lambda x: x.flatten(1)[:, :5], f.flatten(1)[:, :5], 1.0)
+    constraints = [GaussianForecast(f / 0.98, error.with_eigenvalues(error.eigenvalues / 0.98))]
+    guided = Wiener(
+        GaussianDenoiser(torch.zeros(shape), prior, SCHEDULE),
+        [c.constraint() for c in constraints] + [seen] * observed,
+        climatology=prior,
+    )
+    sampler = SAMPLERS.build("dpmpp_2m", denoiser=guided, steps=16)
+    off = sampler(generator=MemberGenerator(0, 50), shape=shape) - f
+    small = off[:, 0, -1].square().mean() / (0.02 * states[:, 0, -1].var(0).mean())
+    inside = prior.analyse(off).abs().square().mean(0) / (0.02 * prior.eigenvalues[:-1])
+    assert 0.5 < inside.median() < 1.5 and inside.quantile(0.9) < 3.0, inside
+    assert small < 4.0

@@ -90,6 +90,11 @@ class Guidance(Denoiser):
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
         """``S^-1 d``: weights s (B,N) of innovations d (B,N)."""
 
+    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """The weights s (B,N) of the innovations, and V H^T s (B,C,H,W)."""
+        s = self.weights(problem, problem.innovation)
+        return s, problem.covariance(problem.adjoint(s))
+
     def problem(self, *arguments: Any) -> Problem:
         """The linear problem of one call, of Problem's arguments."""
         return Problem(*arguments)
@@ -115,8 +120,7 @@ class Guidance(Denoiser):
             x_hat = base(x_t, t, **cond).mean
         problem = self.problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t))
         with torch.no_grad():
-            s = self.weights(problem, problem.innovation)
-            shift = problem.covariance(problem.adjoint(s))
+            s, shift = self.solve(problem)
             self._reweighting.update(given, problem, s)
         if not outer:
             return Posterior(x_hat.detach() + shift)

@@ -44,6 +44,7 @@ class Preconditioner:
         ratio: (B or 1,1,1,1) noise-to-signal ratio r.
         climatology: L, in the basis of the forecast's covariance; None is 1.
         iterations: conjugate gradients for the observations.
+        tolerance: of the observations' residual relative to d, both over R, where a member stops.
         start: (B,N_O) about the solution of the next call; ``solution`` is what that finds.
 
     Raises:
@@ -58,7 +59,9 @@ class Preconditioner:
         climatology: CovarianceOperator | None = None,
         iterations: int = 10,
         start: Tensor | None = None,
+        tolerance: float = 0.0,
     ) -> None:
+        self.tolerance = tolerance
         self.ratio, self.iterations, self.sizes = ratio, iterations, stack.sizes
         self.start, self.solution = start, start
         where = [i for i, part in enumerate(stack.parts) if part.identity]
@@ -112,6 +115,28 @@ class Preconditioner:
         solved.insert(self.at, self._filter(d_f - back, "inverse").flatten(1))
         return torch.cat(solved, 1)
 
+    def shift(self, d: Tensor) -> Tensor:
+        """About ``V H^T (R + H V H^T)^-1 d``: (B,N) -> (B,C,H,W), by gains of at most 1.
+
+        With a forecast it is V (V + P)^-1 d_F + W H^T s_O. (V + P)^-1 alone may be of any size: it
+        would raise what rounding leaves of the largest modes in the smallest ones.
+        """
+        if self.forecast is None or self.at is None:
+            return self._filter(self.observations.adjoint(self._observed(d)), "prior")
+        pieces = list(d.split(self.sizes, 1))
+        moved = self._filter(self._state(self.forecast, pieces.pop(self.at)), "carried")
+        if not pieces:
+            return moved
+        s = self._observed(torch.cat(pieces, 1) - self.observations.forward(moved))
+        return moved + self._filter(self.observations.adjoint(s), "joint")
+
+    def padded(self, s: Tensor) -> Tensor:
+        """Weights of the observations (B,N_O) among all of them (B,N), the forecast's 0."""
+        pieces = list(s.split(self.observations.sizes, 1)) if self.observations.sizes else []
+        if self.at is not None:
+            pieces.insert(self.at, s.new_zeros(len(s), self.sizes[self.at]))
+        return torch.cat(pieces, 1)
+
     def _observed(self, d: Tensor) -> Tensor:
         """``(R + H W H^T)^-1 d`` by conjugate gradients, scaled by R."""
         obs = self.observations
@@ -125,7 +150,12 @@ class Preconditioner:
             left = d - matrix(start)
             nearer = left.norm(dim=1, keepdim=True) < d.norm(dim=1, keepdim=True)
             start, left = torch.where(nearer, start, 0.0), torch.where(nearer, left, d)
-        found = cg(matrix, left, self.iterations, lambda s: obs.filter(s, lambda r: 1 / r))
+
+        def scaled(s: Tensor) -> Tensor:
+            return obs.filter(s, lambda r: 1 / r)
+
+        enough = self.tolerance**2 * (d * scaled(d)).sum(1, keepdim=True)
+        found = cg(matrix, left, self.iterations, scaled, enough)
         self.solution = found if start is None else start + found
         return self.solution
 

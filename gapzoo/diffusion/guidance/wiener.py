@@ -46,7 +46,8 @@ class Wiener(Guidance):
         denoiser: the prior, or a guided denoiser.
         constraints: one or several; several are solved for at once.
         climatology: L; in the basis of the forecast's covariance where there is a forecast.
-        iterations: conjugate gradients a step; each costs a filter.
+        iterations: most conjugate gradients a step; each costs a filter.
+        tolerance: of the residual relative to the innovations, where a member stops earlier.
         warm: start from the solution of the step before, if that was at a higher noise level.
 
     Raises:
@@ -60,7 +61,8 @@ class Wiener(Guidance):
         denoiser: Denoiser,
         constraints: GaussianConstraint | Sequence[GaussianConstraint],
         climatology: CovarianceOperator | None = None,
-        iterations: int = 6,
+        iterations: int = 30,
+        tolerance: float = 0.02,
         warm: bool = True,
     ) -> None:
         super().__init__(denoiser, constraints)
@@ -72,7 +74,8 @@ class Wiener(Guidance):
         if iterations < 1:
             raise GapzooError(f"iterations is {iterations}; guidance takes at least 1")
         self.climatology, self.iterations, self.warm = climatology, iterations, warm
-        self.options = (id(climatology), iterations, warm)
+        self.tolerance = tolerance
+        self.options = (id(climatology), iterations, tolerance, warm)
         self._last: tuple[float, Tensor] | None = None
 
     def problem(self, *arguments: Any) -> Problem:
@@ -81,13 +84,22 @@ class Wiener(Guidance):
         found.level = self.climatology
         return found
 
+    def _solver(self, problem: Problem) -> Preconditioner:
+        rule = {"iterations": self.iterations, "tolerance": self.tolerance}
+        return Preconditioner(problem, problem.ratio, self.climatology, **rule)  # type: ignore[arg-type]
+
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
         """``(R + H V H^T)^-1 d``."""
-        last, level = self._last, float(problem.ratio.max())
-        solve = Preconditioner(problem, problem.ratio, self.climatology, self.iterations)
-        size = (len(d), sum(solve.observations.sizes))
+        return self._solver(problem)(d)
+
+    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """See Guidance; the weights of a forecast are not asked for and stand as 0."""
+        last, level, d = self._last, float(problem.ratio.max()), problem.innovation
+        solver = self._solver(problem)
+        size = (len(d), sum(solver.observations.sizes))
         if self.warm and last is not None and level < last[0] and last[1].shape == size:
-            solve.start = last[1]
-        found = solve(d)
-        self._last = None if solve.solution is None else (level, solve.solution)
-        return found
+            solver.start = last[1]
+        shift = solver.shift(d)
+        found = d.new_zeros(size) if solver.solution is None else solver.solution
+        self._last = (level, found)
+        return solver.padded(found), shift

@@ -62,7 +62,7 @@ class Wiener(Guidance):
         constraints: GaussianConstraint | Sequence[GaussianConstraint],
         climatology: CovarianceOperator | None = None,
         iterations: int = 30,
-        tolerance: float = 0.02,
+        tolerance: float = 0.05,
         warm: bool = True,
     ) -> None:
         super().__init__(denoiser, constraints)

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.optim import Muon
@@ -80,7 +81,7 @@ class Optimisation:
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over the parameters that are trained."""
         trained = [p for p in module.parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]

@@ -55,8 +55,8 @@ def table(tuned: Path, scratch: Path) -> str:
     Raises:
         GapzooError: where the runs do not compare, or have no validation.
     """
-    comparable(tuned, scratch)
     fine, fresh = curve(tuned), curve(scratch)
+    comparable(tuned, scratch)
     lines = ["| validation loss | samples, fine-tuned | from scratch | times fewer |"]
     lines += ["|---|---|---|---|"]
     for share in SHARES:

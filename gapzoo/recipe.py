@@ -134,9 +134,8 @@ class Recipe:
         for key, known in CHOICES.items():
             value = getattr(self, key)
             if value not in known:
-                raise GapzooError(
-                    f"recipe '{self.name}': {key} '{value}'; one of {', '.join(known)}"
-                )
+                named = ", ".join(f"'{one}'" for one in known)
+                raise GapzooError(f"recipe '{self.name}': {key} '{value}'; one of {named}")
         for period in ("train", "validate"):
             if len(getattr(self, period)) != 2:
                 raise GapzooError(f"recipe '{self.name}': '{period}' needs a first and a last day")

@@ -52,7 +52,19 @@ def carry(
     Raises:
         GapzooError: where the networks differ in more than their channels.
     """
-    own = network.state_dict()
+    try:
+        network.load_state_dict(_moved(network.state_dict(), weights, inputs, outputs))
+    except (RuntimeError, IndexError) as error:
+        line = " ".join(str(error).split())
+        raise GapzooError(f"the parent is another network: {line}") from None
+
+
+def _moved(
+    own: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    inputs: tuple[Labels, Labels],
+    outputs: tuple[Labels, Labels],
+) -> dict[str, Tensor]:
     moved = dict(weights)
     for name in weights.keys() & own.keys():
         layer, _, leaf = name.rpartition(".")
@@ -62,11 +74,7 @@ def carry(
             moved[name] = _move(weights[name], own[name], outputs, 0)
         elif leaf == "scale":  # a forecaster's typical changes, which are its world's
             moved[name] = own[name]
-    try:
-        network.load_state_dict(moved)
-    except RuntimeError as error:
-        line = " ".join(str(error).split())
-        raise GapzooError(f"the parent is another network: {line}") from None
+    return moved
 
 
 def _move(old: Tensor, own: Tensor, labels: tuple[Labels, Labels], dim: int) -> Tensor:

@@ -69,6 +69,47 @@ def test_check_says_what_would_be_trained(printed, recipe):
     assert "1 channels of toy" in printed("check", recipe, "variables=[surface_pressure]")
 
 
+def test_check_estimates_memory_and_refuses_what_does_not_divide(printed, refused, recipe):
+    out = printed("check", recipe)
+    for part in ("weights, average and optimiser", "activations of 4 samples", "covariance"):
+        assert part in out
+    assert "activations of 2 samples" in printed("check", recipe, "devices=2", "strategy=ddp")
+    assert "does not divide by 3 devices" in refused("check", recipe, "devices=3")
+    assert "no checkpoint 'nowhere'" in refused("check", recipe, "start=nowhere")
+
+
+def test_finetune_card_and_payoff(printed, refused, recipe, archive, tmp_path):
+    first = tmp_path / "first"
+    printed("train", recipe, "--run", tmp_path / "run", "--output", first)
+    tuning = tmp_path / "tuning.yaml"
+    tuning.write_text(recipe_text(archive.path, name="tuned", max_steps=2))
+    out = printed("check", tuning, "lora_rank=1", "--checkpoint", first)
+    assert "unet_small.tuned: unet_small" in out and "of them trained" in out
+    changes = ["covariance=parent"]
+    for name, more in {"tuned": [], "fresh": ["weights=new"]}.items():
+        places = ["--run", tmp_path / name, "--output", tmp_path / "made" / name]
+        printed("finetune", first, tuning, *changes, *more, *places)
+    assert "times fewer" in printed("payoff", tmp_path / "tuned", tmp_path / "fresh")
+    assert "has no metrics.csv" in refused("payoff", _run(recipe, tmp_path), tmp_path / "fresh")
+    made = tmp_path / "made" / "tuned"
+    row = {"weights_sha256": checkpoint.load(made).hash, "scores": {"0.1": {"crps": 0.25}}}
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "toy.json").write_text(json.dumps(row))
+    out = printed("card", made, "--write", "--board", tmp_path / "rows")
+    assert "unet_small.tuned" in out and "toy, 0.1: CRPS" in out and "0.2500" in out
+    assert "toy, 0.1: CRPS | 0.2500" in (made / "card.md").read_text()
+    assert "unet_small.toy (SHA-256" in (made / "card.md").read_text()
+    assert "the parent is another network" in refused(
+        "train", recipe, f"start={first}", "model_options.widths=[32]", "--run", tmp_path / "x"
+    )
+
+
+def _run(recipe, folder):
+    (folder / "empty").mkdir()
+    shutil.copy(recipe, folder / "empty" / "recipe.yaml")
+    return folder / "empty"
+
+
 def test_train_export_and_run_on_the_leaderboard(printed, recipe, protocol, archive, tmp_path):
     run, made = tmp_path / "run", tmp_path / "made"
     assert "checkpoint written to" in printed("train", recipe, "--run", run, "--output", made)
@@ -78,7 +119,7 @@ def test_train_export_and_run_on_the_leaderboard(printed, recipe, protocol, arch
     arguments = ["--archive", archive.path, "--folder", tmp_path / "board"]
     options = [f"prior={made}", "steps=2"]
     out = printed("leaderboard", "run", protocol, "gap", *options, *arguments)
-    assert "toy: crps" in out and "toy: spread_skill" in out
+    assert "toy: CRPS" in out and "toy: spread/skill" in out
     row = json.loads((tmp_path / "board" / "toy.gap.json").read_text())
     shown = printed("leaderboard", "show", "toy", "--folder", tmp_path / "board")
     assert f"{row['scores']['0.5']['crps']:.3f}" in shown

@@ -6,9 +6,9 @@ Each reads the same steps, state and forcing, in the same random order, in one p
 thread, after a pass that brings the files into memory; rounds alternate and the best counts. The
 loader is what a Trainer gets; "normalised" adds what the training's device does with a batch. The
 numbers are samples a second of wall-clock time and of CPU time. Without ARCHIVE (gapzoo build-data
-makes archives/speedy-t21.zarr) one of noise is made; --steps should fit in memory. --unet takes training steps of unet_small,
-with and without reading ahead, and tells how long they wait for a batch; --cold drops the files
-from the system's cache before each round (root, Linux).
+makes archives/speedy-t21.zarr) one of noise is made; --steps should fit in memory. --unet takes
+training steps of unet_small, with and without reading ahead, and tells how long they wait for a
+batch; --cold drops the files from the system's cache before each round (root, Linux).
 """
 
 from __future__ import annotations
@@ -72,10 +72,13 @@ def memmap(archive: Archive) -> Batches:
 
 
 def _mapped(archive: Archive, name: str) -> list[np.ndarray]:
-    shape = (archive.shard, *archive.root[name].shape[1:])  # type: ignore[index,union-attr]
+    """(T, C, H, W) of each shard file; what is left at its end is the index."""
+    shape = archive.root[name].shape[1:]  # type: ignore[index,union-attr]
     count = -(-len(archive.times) // archive.shard)
-    files = (archive.path / name / "c" / str(n) / "0/0/0" for n in range(count))
-    return [np.memmap(f, np.float32, "r", shape=shape) for f in files]
+    files = [archive.path / name / "c" / str(n) / "0/0/0" for n in range(count)]
+    steps = [file.stat().st_size // (4 * int(np.prod(shape))) for file in files]
+    sizes = ((min(n, archive.shard), *shape) for n in steps)
+    return [np.memmap(f, np.float32, "r", shape=s) for f, s in zip(files, sizes, strict=True)]
 
 
 def loader(archive: Archive, ahead: int = 0, normalised: bool = False) -> Batches:

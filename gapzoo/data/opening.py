@@ -99,9 +99,9 @@ def _engine(path: str) -> str | None:
 
 
 def _package(error: ImportError) -> str:
-    name = error.name or str(error)
-    extra = next((v for k, v in EXTRAS.items() if k in name), None)
-    return f"{name}; pip install 'gapzoo[{extra}]'" if extra else name
+    text = error.name or str(error)
+    known = next((name for name in EXTRAS if name in text), None)
+    return f"{known}; pip install 'gapzoo[{EXTRAS[known]}]'" if known else text
 
 
 def _hint(engine: str | None, error: Exception) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from rich.style import Style
@@ -104,7 +105,8 @@ def map_figure(
     """
     colours, centred = colours_of(label, difference)
     low, high = limits or limits_of(values, centred)
-    figure = Figure(figsize=(9, 4.8), layout="constrained", dpi=130)
+    size = (6.4, 5.6) if projection in ("north", "south") else (9, 4.8)
+    figure = Figure(figsize=size, layout="constrained", dpi=130)
     ax, transform = _axes(figure, projection)
     image = ax.pcolormesh(
         *_edges(grid), values, cmap=colours, vmin=low, vmax=high, rasterized=True, **transform
@@ -129,11 +131,13 @@ def _edges(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _coast(ax: Any, grid: Grid, land: np.ndarray | None, transform: dict[str, Any]) -> None:
-    west = float(_edges(grid)[0][0])
-    ax.plot(*coastline(west).T, color="0.1", linewidth=0.7, **transform)
+    whole = coastline(float(_edges(grid)[0][0]))
+    parts = np.split(whole, np.flatnonzero(np.isnan(whole[:, 0])))
+    lines = [part[~np.isnan(part[:, 0])] for part in parts]
+    ax.add_collection(LineCollection(lines, colors="0.1", linewidths=0.7, **transform))
     if land is not None and 0 < float((land >= 0.5).mean()) < 1:
-        lines = {"colors": "0.35", "linewidths": 0.4, "linestyles": "dotted"}
-        ax.contour(grid.longitude, grid.latitude, land, [0.5], **lines, **transform)
+        style = {"colors": "0.35", "linewidths": 0.4, "linestyles": "dotted"}
+        ax.contour(grid.longitude, grid.latitude, land, [0.5], **style, **transform)
 
 
 def _axes(figure: Figure, projection: str) -> tuple[Any, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The WeatherBench 2 source on stores of exactly that layout, of each of its grids."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +101,26 @@ def test_with_poles(tmp_path):
     assert archive.grid.latitude[0] == -90 and archive.grid.shape == (121, 240)
     assert np.array_equal(archive.read("state", np.arange(3))[:, :2], data.temperature.values)
     assert archive.shard < 121
+
+
+def test_a_store_behind_a_url(coarse, tmp_path):
+    """By fsspec, as from the cloud: chunks are fetched one by one from its memory file system."""
+    path, data = coarse
+    cloud = pytest.importorskip("fsspec", reason="needs the extra cloud").filesystem("memory")
+    for file in (f for f in path.rglob("*") if f.is_file()):
+        cloud.pipe(f"/bucket/{path.name}/{file.relative_to(path)}", file.read_bytes())
+    source = {"variables": ["temperature"], "levels": [500], "hours": 12}
+    archive = built(tmp_path, path=f"memory://bucket/{path.name}", **source)
+    known = data.temperature.sel(level=[500]).values[::2]
+    assert np.array_equal(archive.read("state", np.arange(4)), known)
+    with expect(GapzooError, "memory://bucket/none.zarr cannot be opened"):
+        WeatherBench2Source(path="memory://bucket/none.zarr").spec()
+
+
+@pytest.mark.skipif(bool(find_spec("gcsfs")), reason="gcsfs is here")
+def test_a_bucket_without_its_package_is_told():
+    with expect(GapzooError, "gs://bucket/x.zarr needs gcsfs", "pip install 'gapzoo[cloud]'"):
+        WeatherBench2Source(path="gs://bucket/x.zarr").spec()
 
 
 def test_a_quarter_degree_from_north_to_south(tmp_path):

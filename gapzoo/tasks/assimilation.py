@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from gapzoo.baselines.letkf import LETKF
@@ -32,7 +33,7 @@ from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.guidance.robust import StudentConstraint
 from gapzoo.diffusion.prior import Prior, RenoisedForecast
-from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation
 from gapzoo.tasks.forecast_error import likelihood
@@ -173,10 +174,11 @@ class Assimilation:
             return lambda rows: RenoisedForecast(members[rows], self.start_sigma)
         assert error is not None
         own = getattr(self.prior.denoiser, "climatology", None)
+        error = _below(error, own) if self.form == "hybrid" else error
         if self.form in ("gaussian", "hybrid"):
             return lambda rows: likelihood(members[rows], error, own)
         mean = members.mean(0, keepdim=True)
-        return likelihood(mean, divided(members, 1.0, error)[1], own)
+        return likelihood(mean, _below(divided(members, 1.0, error)[1], own), own)
 
     def cycle(
         self,
@@ -240,6 +242,26 @@ class Assimilation:
             members = self.forecaster.step(members, now, hours, before.forcing, streams)
             passed[then], now = members, then
         return members, passed
+
+
+MOST = 0.5
+"""Share of the climate's variance that an ensemble's own error may have in a mode.
+
+A forecast enters as f / rho^2 (``forecast_error``). Only a regressed one stays of the size of
+x + N(0, P_l) where it knows little; a member or a mean would come in amplified beyond anything that
+the network has seen.
+"""
+
+
+def _below(error: Error, climatology: Any) -> Error:
+    """The error with at most ``MOST`` of the climate's variance in each mode, if not regressed."""
+    regressed = isinstance(error, RegressedErrors)
+    if regressed or not isinstance(climatology, ZonalCovariance):
+        return error
+    if not climatology.same_basis(error):
+        return error
+    most = MOST * climatology.eigenvalues
+    return error.with_eigenvalues(torch.minimum(error.eigenvalues, most))
 
 
 def _of_members(constraint: GaussianConstraint, rows: slice) -> GaussianConstraint:

@@ -98,9 +98,7 @@ def _products(basis: ZonalCovariance, a: Tensor, b: Tensor) -> Tensor:
 
 
 LEAST = 0.02
-"""Coherence rho^2 below which a regressed mode's forecast is not amplified any further."""
-LEAST_PLAIN = 0.5
-"""The same where no gain g keeps f / rho^2 within the size that x + N(0, P_l) has."""
+"""Coherence rho^2 below which a mode's forecast is not amplified any further."""
 
 
 def likelihood(
@@ -116,9 +114,7 @@ def likelihood(
     """
     if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
         return GaussianForecast(forecast, error)
-    known = isinstance(error, RegressedErrors)
-    coherence = 1 - error.eigenvalues / climatology.eigenvalues
-    coherence = coherence.clamp(min=LEAST if known else LEAST_PLAIN)
+    coherence = (1 - error.eigenvalues / climatology.eigenvalues).clamp(min=LEAST)
     gain = error.gain if isinstance(error, RegressedErrors) else 1.0
     factor = gain / coherence
     mean = climatology.filter(forecast, lambda b: factor.to(b))

@@ -10,8 +10,8 @@ from gapzoo.core import GapzooError
 from gapzoo.diffusion import GaussianDenoiser
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import Prior
-from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.tasks.assimilation import Assimilation
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
+from gapzoo.tasks.assimilation import Assimilation, _below
 from gapzoo.tasks.flow import consistent, divided, point_deviation
 
 STATIC, M = 0.2, 6
@@ -151,3 +151,14 @@ def test_members_are_scaled_to_what_their_innovations_ask_for():
     assert spread(1.5, 1e3) == pytest.approx(1.5**2 * 2 - 1, rel=0.05)
     assert spread(3.0, 1e3) == pytest.approx(4.0, rel=1e-3), "no further than that"
     assert 1.0 < spread(1.5, 0.1) < spread(1.5, 0.3) < 1.5**2 * 2 - 1
+
+
+def test_an_ensembles_error_stays_below_half_of_the_climate():
+    """Where members are as wide as the climate; a regressed error keeps what it is."""
+    climate = zonal()
+    wide = climate.with_eigenvalues(3 * climate.eigenvalues)
+    assert torch.allclose(_below(wide, climate).eigenvalues, 0.5 * climate.eigenvalues)
+    narrow = climate.with_eigenvalues(0.1 * climate.eigenvalues)
+    assert torch.equal(_below(narrow, climate).eigenvalues, narrow.eigenvalues)
+    regressed = RegressedErrors(climate, wide.eigenvalues, torch.ones(len(wide.eigenvalues)))
+    assert _below(regressed, climate) is regressed and _below(wide, None) is wide

@@ -1,16 +1,18 @@
 """Two processes learn what one learns from the whole batch: same losses, same weights."""
 
 import csv
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from models import recipe_text, toy
 
-from gapzoo import checkpoint
+from gapzoo import checkpoint, cli
 from gapzoo.core import GapzooError
 from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss, PreconditionedDenoiser
@@ -19,6 +21,8 @@ from gapzoo.training.optimise import drop_condition, generator_for
 
 TOLERANCE = 2e-5
 """Relative, of losses in float32: sums are taken in another order."""
+DDP = ("devices=2", "strategy=ddp")
+Losses = dict[tuple[str, str], float]
 MIXTURE = "{patch: 2, size: 16, depth: 2, heads: 2, width: 8, experts: 3}"
 
 
@@ -27,22 +31,42 @@ def archive(tmp_path_factory):
     return toy(tmp_path_factory.mktemp("data") / "toy.zarr")
 
 
-def train(folder: Path, text: str, *changes: str) -> dict[tuple[str, str], float]:
-    """Train by the command line, in processes of its own; losses by step and name."""
+def train(folder: Path, text: str, *changes: str, processes: int = 1) -> Losses:
+    """Train by the command line in forked processes, set up as torchrun does; losses by name."""
     folder.mkdir()
     recipe = folder / "unet_small.toy.yaml"
     recipe.write_text(text)
     places = ["--run", folder / "run", "--output", folder / "made"]
-    command = [sys.executable, "-m", "gapzoo.cli", "train", recipe, *changes, *places]
-    clean = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    environment = clean | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [str(c) for c in command], capture_output=True, text=True, env=environment, timeout=900
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = [str(c) for c in ["train", recipe, *changes, *places]]
+    fork, port = multiprocessing.get_context("fork"), free_port()
+    parts = [
+        fork.Process(target=_process, args=(command, rank, processes, port))
+        for rank in range(processes)
+    ]
+    for part in parts:
+        part.start()
+    for part in parts:
+        part.join(1800)
+    assert [part.exitcode for part in parts] == [0] * processes
     with (folder / "run" / "metrics.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if "loss" in r["name"]]
     return {(r["step"], r["name"]): float(r["value"]) for r in rows}
+
+
+def _process(command: list[str], rank: int, processes: int, port: int) -> None:
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": processes}
+    numbers |= {"LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+    if processes > 1:
+        os.environ.update({k: str(v) for k, v in numbers.items()})
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"})
+    rank_zero_only.rank = rank
+    sys.exit(cli.main(command))
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def text(archive, **changes) -> str:
@@ -58,7 +82,7 @@ def equal(first: Path, second: Path, tolerance: float) -> None:
 
 def test_two_processes_equal_one_with_the_whole_batch(archive, tmp_path):
     whole = train(tmp_path / "one", text(archive))
-    parts = train(tmp_path / "two", text(archive), "devices=2", "strategy=ddp")
+    parts = train(tmp_path / "two", text(archive), *DDP, processes=2)
     assert len({step for step, _ in whole}) >= 6 and parts.keys() == whole.keys()
     for key, loss in whole.items():
         assert parts[key] == pytest.approx(loss, rel=TOLERANCE), key
@@ -70,7 +94,7 @@ def test_experts_that_a_process_does_not_meet_hold_nobody_up(archive, tmp_path):
     """Their auxiliary loss alone is of a process's own tokens."""
     wanted = text(archive, model="mixture_small", model_options=MIXTURE)
     whole = train(tmp_path / "one", wanted)
-    parts = train(tmp_path / "two", wanted, "devices=2", "strategy=ddp")
+    parts = train(tmp_path / "two", wanted, *DDP, processes=2)
     for key, loss in whole.items():
         assert parts[key] == pytest.approx(loss, rel=2e-2), key
 
@@ -79,7 +103,7 @@ def test_experts_that_a_process_does_not_meet_hold_nobody_up(archive, tmp_path):
 def test_spread_weights_equal_whole_ones(archive, tmp_path):
     """Strategy fsdp, on two processes of the CPU."""
     whole = train(tmp_path / "one", text(archive))
-    parts = train(tmp_path / "two", text(archive), "devices=2", "strategy=fsdp")
+    parts = train(tmp_path / "two", text(archive), "devices=2", "strategy=fsdp", processes=2)
     for key, loss in whole.items():
         assert parts[key] == pytest.approx(loss, rel=TOLERANCE), key
     equal(tmp_path / "one", tmp_path / "two", 1e-2)

@@ -38,6 +38,9 @@ Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
 Observe = Callable[[pd.DatetimeIndex], GaussianConstraint]
 """Valid times (B,) of a batch's members to a constraint on their normalised states."""
 
+Bounds = Callable[[Tensor], Tensor]
+"""States (..., C, H, W) in SI units to the nearest that are possible."""
+
 
 class Unphysical(GapzooError):
     """A roll-out ended at a state that is not finite, or left the climate.
@@ -122,6 +125,7 @@ class Rollout:
         observe: further constraints, such as ``gapzoo.tasks.conserve.dry_mass``.
         limit: a normalised value beyond this is unphysical and ends the roll-out.
         guard: None ends it there too; otherwise members come back before that.
+        bounds: what is physically possible, such as ``gapzoo.tasks.bounds.HumidityBounds``.
     """
 
     forecaster: Forecaster
@@ -134,6 +138,7 @@ class Rollout:
     observe: Observe | None = None
     limit: float = 50.0
     guard: Guard | None = None
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         for name in ("observe", "guard"):
@@ -231,7 +236,7 @@ class Rollout:
         return batch.split(states)
 
     def _settled(self, start: Start, time: pd.Timestamp, state: Tensor) -> Frame:
-        return settled(self.world, start.time, time, state)
+        return settled(self.world, start.time, time, state, self.bounds)
 
     def _check(self, batch: _Batch, limit: float) -> None:
         for start, time, state in batch.rows():
@@ -304,10 +309,17 @@ def joined(parts: Sequence[MemberGenerator]) -> MemberGenerator:
     return parts[0] if len(parts) == 1 else _Joined(parts)
 
 
-def settled(world: World, start: pd.Timestamp, time: pd.Timestamp, state: Tensor) -> Frame:
+def settled(
+    world: World,
+    start: pd.Timestamp,
+    time: pd.Timestamp,
+    state: Tensor,
+    bounds: Bounds | None = None,
+) -> Frame:
     """A frame of normalised states (M, C, H, W), rounded to what float32 in SI units holds."""
     then = pd.DatetimeIndex([time])
     physical = world.denormalise(state[None], then).float()
+    physical = physical if bounds is None else bounds(physical)
     return Frame(start, time, world.normalise(physical, then)[0], physical[0])
 
 

@@ -12,6 +12,7 @@ from gapzoo.core.world import World
 from gapzoo.diffusion.prior import Prior
 from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
+from gapzoo.tasks.bounds import HumidityBounds
 from gapzoo.tasks.conserve import conserved
 from gapzoo.tasks.rollout import Guard, Rollout
 from gapzoo.tasks.sampling import Sampling
@@ -58,6 +59,8 @@ class RolloutSettings:
         guard: largest normalised value before a member is taken back through the prior; 0 is none.
         dry_mass: hold the mass of dry air.
         dry_mass_error: standard deviation with which it is held, Pa.
+        saturation: most specific humidity of a state over that of saturated air, none below zero;
+            0 lets it be anything. Spectral models such as SPEEDY break such bounds themselves.
         members: of the ensemble.
         seed: of everything.
         device: such as ``cpu`` or ``cuda``.
@@ -73,6 +76,7 @@ class RolloutSettings:
     guard: float = 0.0
     dry_mass: bool = False
     dry_mass_error: float = 10.0
+    saturation: float = 0.0
     members: int = 8
     seed: int = 0
     device: str = "cpu"
@@ -115,6 +119,7 @@ def rollout_of(
         start_sigma=settings.start_sigma,
         observe=conserved(world, settings.dry_mass_error) if settings.dry_mass else None,
         guard=Guard(limit=settings.guard) if settings.guard else None,
+        bounds=HumidityBounds(world, settings.saturation) if settings.saturation else None,
     )
 
 

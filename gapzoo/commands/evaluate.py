@@ -41,6 +41,41 @@ def evaluate(args: argparse.Namespace) -> None:
     base = args.output or Path(str(args.forecast).rstrip("/")).with_suffix("")
     for path in write(scores, base):
         CONSOLE.print(f"scores written to {path}")
+    if args.against:
+        _compare(args, forecast, truth, {**references, "land": land}, base)
+
+
+def _compare(
+    args: argparse.Namespace, forecast: Any, truth: Any, given: dict[str, Any], base: Path
+) -> None:
+    """The same against another forecast: differences and their p-values."""
+    from gapzoo.evaluators import EVALUATORS
+    from gapzoo.evaluators.paired import compare_forecasts
+    from gapzoo.evaluators.saved import write
+
+    kinds: dict[str, Any] = {name: EVALUATORS[name] for name in args.metrics}
+    plain = [n for n, k in kinds.items() if not (k.bins or k.along_lead or k.series)]
+    given.pop("index", None)
+    other = _chosen(_opened(args.against), args)
+    with _bar("blocks of both") as (bar, task):
+        found = compare_forecasts(
+            forecast,
+            other,
+            truth,
+            plain,
+            **given,
+            mask=_mask(truth) if args.missing else None,
+            regions=args.regions,
+            seasons=args.seasons or ["all"],
+            options={k: v for k, v in _options(args.options).items() if k in plain},
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    found.attrs.update(_told(args, forecast), against=args.against)
+    for what in ("difference", "p"):
+        one = found.sel(compared=what, drop=True)
+        _show(one, f"{what} to {args.against}, ")
+    for path in write(found, base.with_name(f"{base.name}.against")):
+        CONSOLE.print(f"comparison written to {path}")
 
 
 def _opened(path: str) -> Any:
@@ -219,7 +254,7 @@ def _told(args: argparse.Namespace, forecast: Any) -> dict[str, Any]:
     return {**told, "members": forecast.sizes.get("number", 1), "gapzoo": gapzoo.__version__}
 
 
-def _show(scores: Any) -> None:
+def _show(scores: Any, what: str = "") -> None:
     """A table of the scores that have no axis of their own, at some of the leads."""
     import numpy as np
     from rich.table import Table
@@ -231,9 +266,9 @@ def _show(scores: Any) -> None:
         first = next(iter(plain.values()))
         leads = first["prediction_timedelta"].values
         at = np.unique(np.linspace(0, len(leads) - 1, min(COLUMNS, len(leads))).round().astype(int))
-        table = Table(title=f"{scores.attrs['initial_times']} initial times")
+        table = Table(title=f"{what}{scores.attrs['initial_times']} initial times")
         for name in ("field", "metric", "region", *(["season"] if "season" in first.dims else [])):
-            table.add_column(name)
+            table.add_column(name, overflow="fold")
         for lead in leads[at] / np.timedelta64(1, "h"):
             table.add_column(
                 f"{lead / 24:g} d" if lead % 24 == 0 else f"{lead:g} h", justify="right"
@@ -263,6 +298,8 @@ def add(commands: Any) -> None:
     run.add_argument("--metrics", nargs="+", default=["rmse", "bias", "crps"], metavar="NAME",
                      help="see 'gapzoo list' (rmse bias crps)")  # fmt: skip
     run.add_argument("--variables", nargs="+", metavar="NAME", help="of the forecast (all shared)")
+    run.add_argument("--against", metavar="OTHER",
+                     help="another forecast: differences and p-values too")  # fmt: skip
     run.add_argument("--period", metavar="START:END", help="of initial times")
     run.add_argument("--members", type=int, help="the first ones alone")
     run.add_argument("--regions", nargs="+", default=["global"], metavar="NAME",

@@ -98,6 +98,11 @@ class Pairs:
         """Coordinates of the kept axes."""
         return {name: self.forecast[name].values for name in self.kept}
 
+    @property
+    def times(self) -> int:
+        """Number of initial times."""
+        return self.forecast.sizes["time"]
+
     def blocks(self) -> list[Block]:
         """All blocks, in the order of initial times."""
         axes = [list(_pieces(self.forecast, name)) for name in ("time", *self.kept)]
@@ -184,6 +189,11 @@ class Columns:
     def coords(self) -> dict[str, np.ndarray]:
         """Coordinates of what is left once the channels are used up."""
         return {LEAD: self.parts[0].coords[LEAD]}
+
+    @property
+    def times(self) -> int:
+        """Number of initial times."""
+        return self.parts[0].times
 
     def blocks(self) -> list[Block]:
         """All blocks, of whole columns."""

@@ -74,24 +74,52 @@ def evaluate(
             metric lacks what it needs.
     """
     needed = Needed.of(metrics, climatology, edges, index)
-    pair = standard(forecast, lead=True), standard(truth)
-    grid = common_grid(*pair)
+    forecast = standard(forecast, lead=True)
+    tallies = tallied(
+        forecast, truth, needed, mask=mask, regions=regions, seasons=seasons or ("all",),
+        land=land, options=options, progress=progress)  # fmt: skip
+    found: dict[str, xr.DataArray] = {}
+    for name, group in tallies.items():
+        found |= _named(name, group, forecast)
+    for name, array in found.items():
+        if "level" in array.dims:  # a Dataset has NaN at the levels of others
+            found[name] = array.assign_attrs(levels=array["level"].values.tolist())
+    scores = xr.Dataset(found, attrs={"initial_times": forecast.sizes["time"], **settings(tallies)})
+    return scores if seasons is not None else scores.squeeze("season", drop=True)
+
+
+def tallied(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    needed: Needed,
+    *,
+    mask: xr.Dataset | xr.DataArray | None = None,
+    regions: Sequence[str] = ("global",),
+    seasons: Sequence[str] = ("all",),
+    land: Any = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    keep: bool = False,
+) -> dict[str, dict[str, Tally]]:
+    """Totals by variable and metric, once every block was read; arguments as ``evaluate``.
+
+    Args:
+        needed: the metrics.
+        keep: keep the sums of every initial time, for significance.
+    """
+    forecast, truth = standard(forecast, lead=True), standard(truth)
+    grid = common_grid(forecast, truth)
     weights = {name: region_weights(name, grid, land) for name in regions}
-    work = _work(*pair, needed, None if mask is None else standard(mask, whole=False))
-    seasons = list(seasons) if seasons is not None else None
+    work = _work(forecast, truth, needed, None if mask is None else standard(mask, whole=False))
     tallies = {
         name: {
-            metric: Tally(_built(metric, grid, weights, pairs, options), seasons or ["all"], pairs)
+            metric: Tally(_built(metric, grid, weights, pairs, options), seasons, pairs, keep)
             for metric in chosen
         }
         for name, (pairs, chosen) in work.items()
     }
     _run({name: pairs for name, (pairs, _) in work.items()}, tallies, progress)
-    found: dict[str, xr.DataArray] = {}
-    for name, group in tallies.items():
-        found |= _named(name, group, grid)
-    scores = xr.Dataset(found, attrs={"initial_times": pair[0].sizes["time"], **_settings(tallies)})
-    return scores if seasons is not None else scores.squeeze("season", drop=True)
+    return tallies
 
 
 @dataclass(frozen=True)
@@ -214,9 +242,9 @@ def _add(pairs: Pairs | Columns, block: Block, tallies: Mapping[str, Tally]) -> 
         tally.add(inputs, block)
 
 
-def _named(variable: str, tallies: Mapping[str, Tally], grid: Grid) -> dict[str, xr.DataArray]:
+def _named(variable: str, tallies: Mapping[str, Tally], grid: Any) -> dict[str, xr.DataArray]:
     """Scores with (season, region, metric, *E) together, the others apart."""
-    axes = {"latitude": np.asarray(grid.latitude), "longitude": np.asarray(grid.longitude)}
+    axes = {name: np.asarray(grid[name]) for name in ("latitude", "longitude")}
     scores = {name: tally.scores(axes) for name, tally in tallies.items()}
     apart = {n for n, t in tallies.items() if t.any.bins or t.any.along_lead}
     found = {f"{variable}.{name}": scores[name] for name in scores if name in apart}
@@ -226,7 +254,7 @@ def _named(variable: str, tallies: Mapping[str, Tally], grid: Grid) -> dict[str,
     return found
 
 
-def _settings(tallies: Mapping[str, Mapping[str, Tally]]) -> dict[str, Any]:
+def settings(tallies: Mapping[str, Mapping[str, Tally]]) -> dict[str, Any]:
     """The choices that a score depends on, such as ``crps.estimator``."""
     every = {name: tally.any for group in tallies.values() for name, tally in group.items()}
     return {

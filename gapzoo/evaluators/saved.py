@@ -55,6 +55,8 @@ def rows(plain: Mapping[Any, xr.DataArray], leads: np.ndarray) -> Iterator[list[
     """
     for name, array in plain.items():
         front = [d for d in ("level", "metric", "region", "season") if d in array.dims]
+        if "level" in front and "levels" in array.attrs:
+            array = array.sel(level=np.atleast_1d(array.attrs["levels"]))
         stacked = array.isel({LEAD: leads}).stack(row=front)
         for i in range(stacked.sizes["row"]):
             one = stacked.isel(row=i)

@@ -16,6 +16,8 @@ from gapzoo.evaluators.align import LEAD, Block, Columns, Inputs, Pairs
 from gapzoo.evaluators.base import Evaluator, Sums, samples_by_region
 
 YEAR = "JFMAMJJASOND"
+Key = tuple[str, str]
+"""Season and region."""
 
 
 class Tally:
@@ -25,14 +27,20 @@ class Tally:
         evaluators: by region.
         seasons: names for ``months``.
         pairs: what is scored.
+        keep: keep the sums of every initial time too, for ``samples``.
     """
 
     def __init__(
-        self, evaluators: Mapping[str, Evaluator], seasons: Sequence[str], pairs: Pairs | Columns
+        self,
+        evaluators: Mapping[str, Evaluator],
+        seasons: Sequence[str],
+        pairs: Pairs | Columns,
+        keep: bool = False,
     ) -> None:
         self.evaluators, self.coords = dict(evaluators), pairs.coords
+        self.times, self.keep, self.kept = pairs.times, keep, dict[Key, Sums]()
         self.seasons = {name: months(name) for name in seasons}
-        self.totals: dict[tuple[str, str], Sums] = {}
+        self.totals: dict[Key, Sums] = {}
 
     @property
     def any(self) -> Evaluator:
@@ -44,8 +52,10 @@ class Tally:
         for region, sums in zip(self.evaluators, self._samples(inputs), strict=True):
             evaluator = self.evaluators[region]
             for season, wanted in self.seasons.items():
-                part = evaluator.total(self._within(sums, inputs.valid, wanted))
-                self._put((season, region), part, block)
+                found, at = self._within(sums, inputs.valid, wanted), block.kept
+                self._put(self.totals, (season, region), evaluator.total(found), at)
+                if self.keep:
+                    self._put(self.kept, (season, region), found, (block.time, *at))
 
     def _samples(self, inputs: Inputs) -> list[Sums]:
         metric, given = self.any, {}
@@ -71,15 +81,22 @@ class Tally:
 
         return {name: kept(name, value) for name, value in sums.items()}
 
-    def _put(self, key: tuple[str, str], part: Sums, block: Block) -> None:
-        totals, at = self.totals.setdefault(key, {}), block.kept[: len(self.coords)]
+    def _put(self, store: dict[Key, Sums], key: Key, part: Sums, at: tuple[slice, ...]) -> None:
+        """Join sums to those at a place along the kept axes, or initial times and kept axes."""
+        sums, sizes = store.setdefault(key, {}), [len(c) for c in self.coords.values()]
+        if len(at) > 2:
+            sizes = [self.times, *sizes]
+        at = at[: len(sizes)]
         for name, value in part.items():
-            if name not in totals:
+            if name not in sums:
                 nothing = -torch.inf if name in self.any.maxima else 0.0
-                sizes = [len(c) for c in self.coords.values()]
                 shape = (*sizes, *value.shape[len(sizes) :])
-                totals[name] = value.new_full(shape, nothing, dtype=torch.float64)
-            totals[name][at] = self.any.joined(name, totals[name][at], value)
+                sums[name] = value.new_full(shape, nothing, dtype=torch.float64)
+            sums[name][at] = self.any.joined(name, sums[name][at], value)
+
+    def samples(self, key: Key) -> Sums:
+        """Sums of every initial time, (B,*E) or (B,*E,K), of a season and a region."""
+        return self.kept[key]
 
     def scores(self, grid: Mapping[str, np.ndarray]) -> xr.DataArray:
         """(season, region, [prediction_timedelta], [level], *bins) of the metric.

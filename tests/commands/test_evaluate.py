@@ -103,6 +103,27 @@ def test_a_store_as_truth_with_missing_values(archive, store, tmp_path, capsys):
     assert np.isfinite(np.array(known["scores"]["temperature"]["values"], float)).all()
 
 
+def test_another_forecast_is_compared(archive, tmp_path, capsys):
+    paths, world = [tmp_path / "a.zarr", tmp_path / "b.zarr"], world_of(archive)
+    times, rng = pd.date_range("1980-01-01", periods=12, freq="6D"), np.random.default_rng(3)
+    for path, noise in zip(paths, (0.5, 3.0), strict=True):
+        store = ForecastStore(path, world, times, (24,), 2)
+        for time in times:
+            at = archive.times.get_indexer([time + pd.Timedelta(hours=24)])
+            store.write(
+                time, 24, archive.read("state", at) + noise * rng.normal(size=(2, *world.shape))
+            )
+    code = _run(
+        paths[0], archive.path, "--against", paths[1], "--metrics", "rmse", "crps", "extremes"
+    )
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "difference to" in out and "p to" in out
+    with xr.open_dataset(tmp_path / "a.against.scores.nc", decode_timedelta=False) as found:
+        values = found["temperature"].sel(metric="rmse")
+        assert (values.sel(compared="high") < 0).all() and (values.sel(compared="p") < 0.01).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -4,9 +4,9 @@
 
 Every step of every member of a protocol is forecast once and evaluated once, so the ratio is that
 of one lead of one initial time. Forecasts: steps of the shipped forecaster and prior are really
-made, for few members, and scaled to 50 (form ``renoise``, the cheaper of the two). Evaluation: the statistics
-that the leaderboard keeps, and ``gapzoo.evaluate`` of all fields with many metrics and regions.
-The values do not matter: states are white noise about the climatology.
+made, for few members, and scaled to 50 (form ``renoise``, the cheaper of the two). Evaluation: the
+statistics that the leaderboard keeps, and ``gapzoo.evaluate`` of all fields with many metrics and
+regions. The values do not matter: states are white noise about the climatology.
 """
 
 from __future__ import annotations

@@ -132,4 +132,5 @@ def _compared(
     stacked = torch.stack([torch.stack([torch.stack(ms) for ms in rs]) for rs in values])
     axes = {"season": list(some.seasons), "region": list(some.evaluators), "metric": list(first)}
     every: dict[str, Any] = {**axes, **some.coords, "compared": list(COMPARED)}
-    return xr.DataArray(stacked.numpy(), every, list(every))
+    own = {"levels": list(some.coords["level"])} if "level" in some.coords else {}
+    return xr.DataArray(stacked.numpy(), every, list(every), attrs=own)

@@ -249,7 +249,7 @@ def _scores(
     others = {f"{h} h": power[h][0][:, :last] for h in chosen}
     page.figure(
         spectra(truth, others, [c.short for c in diagnostics.channels], "power over the truth's"),
-        "Zonal power of the members over that of the truth.",
+        "Zonal power of the members' anomalies over that of the truth's.",
     )
 
 
@@ -270,7 +270,8 @@ def _score(one: Fields, lead: int, world: World, truths: Truths | None) -> dict[
     variance = x.var(0, ddof=1) if len(x) > 1 else np.zeros_like(y)
     score = ensemble_crps(torch.from_numpy(x)[None], torch.from_numpy(y)[None])[0].numpy()
     parts = ((x.mean(0) - y) ** 2, variance, score, (y - climate) ** 2)
-    powers = [zonal_power(torch.from_numpy(np.ascontiguousarray(f))).numpy() for f in (x, y[None])]
+    anomalies = (torch.from_numpy(np.ascontiguousarray(f - climate)) for f in (x, y[None]))
+    powers = [zonal_power(anomaly).numpy() for anomaly in anomalies]
     rows = world.grid.area_weights[:, None]
     both = [(p * rows).sum(-2).mean(0) for p in powers]
     return {"scores": np.stack([mean(p) for p in parts]), "power": np.stack(both)}

@@ -1,6 +1,7 @@
 """gapzoo forecast on the toy world: what it writes, kills, bad input, where it begins."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,14 @@ from worlds import expect, toy_archive
 from gapzoo import checkpoint, cli
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.output import ForecastStore
+from gapzoo.recipe import read, typed
+from gapzoo.tasks.climate import ClimateRecipe
 from gapzoo.tasks.forecast import ForecastRecipe, Forecasts, starts_of
 from gapzoo.tasks.initial import Analyses, Drawn, Truth, claim, initial_of
 from gapzoo.tasks.rollout import Unphysical
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.sea import SeaSurface
+from gapzoo.tasks.seasonal import SeasonalRecipe
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
 TIMES = pd.DatetimeIndex(["1980-02-01", "1980-03-05"])
@@ -166,6 +170,18 @@ def test_a_folder_belongs_to_one_recipe(tmp_path):
 def test_bad_settings_are_refused(changes, parts):
     with expect(GapzooError, *parts):
         ForecastRecipe(**changes)
+
+
+SHIPPED = {"forecast": ForecastRecipe, "seasonal": SeasonalRecipe, "climate": ClimateRecipe}
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(p for k in SHIPPED for p in (RECIPES / k).glob("*.yaml")))
+def test_shipped_recipes_are_what_their_commands_take(path):
+    command = "simulate" if path.parent.name == "climate" else path.parent.name
+    assert f"gapzoo {command} recipes/{path.parent.name}/{path.name}" in path.read_text()
+    wanted = typed(SHIPPED[path.parent.name], read(path), str(path))
+    assert wanted.members >= 1 and wanted.hours == 24
 
 
 def test_the_command_writes_stores_and_a_page(models, archive, tmp_path, capsys):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gapzoo.core import GapzooError
 from gapzoo.denoisers.mixture import LevelExperts, NoiseLevelExperts
@@ -55,7 +56,15 @@ def shard(network: nn.Module, mesh: Any) -> None:
         few = isinstance(module, LevelExperts) and len(module.networks) > 1
         if few or isinstance(module, NoiseLevelExperts):
             raise GapzooError("strategy 'fsdp' cannot spread experts by noise level; take 'ddp'")
+    network.to(memory_format=torch.contiguous_format)  # no other can be spread
     for module in network.modules():
         if isinstance(module, Block | ResidualBlock):
             fully_shard(module, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    # the average is never passed backward, after which the outermost one would be spread again
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, in the same memory: all of it, or its part."""
+    local = getattr(tensor, "to_local", None)
+    return tensor if local is None else local()

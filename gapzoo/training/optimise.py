@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from gapzoo.core import GapzooError, nearest
 from gapzoo.core.random import derive_seed
+from gapzoo.training.devices import own_part
 
 OPTIMIZERS = ("adamw", "muon")
 
@@ -98,7 +99,8 @@ def average(averaged: nn.Module, module: nn.Module, step: int, decay: float) -> 
     """Draw ``averaged`` towards ``module`` after step number ``step`` (1, 2, ...), in place."""
     share = 1 - min(decay, step / (step + 9))
     pairs = list(zip(averaged.parameters(), module.parameters(), strict=True))
-    torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], share)
+    means, latest = ([own_part(t.detach()) for t in side] for side in zip(*pairs, strict=True))
+    torch._foreach_lerp_(means, latest, share)
     for mean, buffer in zip(averaged.buffers(), module.buffers(), strict=True):
         mean.copy_(buffer)
 

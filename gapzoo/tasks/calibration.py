@@ -3,13 +3,16 @@
 A prior that was trained on a simulator knows that simulator's climate: mean c, spread s. Of the
 departures d = y - H c of one day's observations of one channel, by maximum a posteriori likelihood,
 
-    d_i = b(phi_i) + a s_i g_i + e_i,
+    d_i = b(phi_i) + a s_i g_i + m s_i h_i + e_i,
     b ~ GP(0, t^2 exp(-(phi - phi')^2 / 2 B^2))        the simulator's bias, a function of latitude
-    g ~ GP(0, exp(-r^2 / 2 L^2))                       the day's weather, of unit variance
-    e ~ N(0, r^2)                                      error, instrument and representativeness
+    g ~ GP(0, exp(-x^2 / 2 L^2))                       the day's weather, of unit variance
+    h ~ GP(0, exp(-x^2 / 2 S^2))                       weather below the grid: S is half a grid row
+    e ~ N(0, r^2)                                      error of the instruments
 
-with a the amplitude of the weather over the simulator's, and t, a, r, L found under log-normal
-priors, wide for t, a and r. The states that explain the observations are then
+with a the amplitude of the weather over the simulator's, and t, a, r, m, L found under log-normal
+priors, wide for all but L, which is the length of weather that the grid carries. What is below the
+grid is error to the analysis: an observation's variance is r^2 + m^2 <s^2>. The states that explain
+the observations are then
 
     x = c + b + a (x_simulated - c),
 
@@ -35,10 +38,12 @@ from gapzoo.core.world import World
 
 BAND = 15.0
 """B, degrees: latitudes nearer than this share a bias."""
-LENGTH = 8e5
-"""Middle of the prior of L, metres."""
-WIDTHS = {"bias": 1.0, "amplitude": 0.7, "error": 1.0, "length": 0.2}
-"""Standard deviations of the logarithms of t, a, r and L."""
+LENGTH = 6e5
+"""Least middle of the prior of L, metres; it is 2.5 S where that is longer."""
+UNRESOLVED = 0.3
+"""Middle of the prior of m."""
+WIDTHS = {"bias": 1.0, "amplitude": 0.7, "error": 1.0, "unresolved": 1.0, "length": 0.2}
+"""Standard deviations of the logarithms of t, a, r, m and L."""
 FEWEST = 8
 """Channels seen at fewer places keep the simulator's climate."""
 OUTLIER = 5.0
@@ -46,8 +51,8 @@ OUTLIER = 5.0
 
 @dataclass(frozen=True)
 class Fit:
-    """One channel: ``bias`` (H,) SI units, ``amplitude``, ``error`` SI units, ``length`` metres,
-    ``count`` of places."""
+    """One channel: ``bias`` (H,) SI units, ``amplitude``, ``error`` SI units, all of it, ``length``
+    metres, ``count`` of places."""
 
     bias: np.ndarray
     amplitude: float
@@ -152,10 +157,11 @@ def fit(rows: pd.DataFrame, latitude: np.ndarray, error: float | None = None) ->
         places = _places(rows[kept])
         if len(places) < FEWEST:
             return last
-        model = _Model(places, error)
+        model = _Model(places, math.pi * EARTH_RADIUS / len(latitude) / 2, error)
         theta = model.maximum()
         bias = model.bias(theta, latitude)
-        amplitude, noise, length = (float(v) for v in np.exp(theta[1:]))
+        _, amplitude, noise, unresolved, length = (float(v) for v in np.exp(theta))
+        noise = math.hypot(noise, unresolved * float(model.s.square().mean().sqrt()))
         left = rows["departure"] - np.interp(rows["latitude"], *_ascending(latitude, bias))
         expected = np.hypot(amplitude * rows["spread"], noise)
         kept = (np.abs(left) < OUTLIER * expected).to_numpy()
@@ -176,9 +182,10 @@ def _places(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 class _Model:
-    """The likelihood of one channel; theta holds the logarithms of t, a, r, L."""
+    """The likelihood of one channel; theta holds the logarithms of t, a, r, m, L."""
 
-    def __init__(self, places: pd.DataFrame, error: float | None) -> None:
+    def __init__(self, places: pd.DataFrame, short: float, error: float | None) -> None:
+        self.short = short
         self.d = torch.from_numpy(places["departure"].to_numpy(copy=True))
         self.s = torch.from_numpy(places["spread"].to_numpy(copy=True))
         self.latitude = places["latitude"].to_numpy()
@@ -187,17 +194,19 @@ class _Model:
         expected = error or 1.5 * float(places["error"].mean())
         if not (self.s > 0).all() or not expected > 0:
             raise GapzooError("departures need positive climatological spreads and errors")
-        middle = [float(self.s.mean()), 1.0, expected, LENGTH]
+        unresolved = 1e-3 if error else UNRESOLVED
+        middle = [float(self.s.mean()), 1.0, expected, unresolved, max(LENGTH, 2.5 * short)]
         self.middle = np.log(middle)
         widths = [*WIDTHS.values()]
-        widths[2] = 1e-3 if error else widths[2]
+        widths[2:4] = [1e-3, 1e-3] if error else widths[2:4]
         self.widths = np.array(widths)
 
     def covariance(self, theta: Tensor) -> Tensor:
         """(n, n) of the departures."""
-        t, a, r, length = theta.exp()
-        weather = torch.exp(-self.near / (2 * length**2)) * torch.outer(self.s, self.s)
-        signal = t**2 * self.bands + a**2 * weather
+        t, a, r, m, length = theta.exp()
+        weather = a**2 * torch.exp(-self.near / (2 * length**2))
+        weather = weather + m**2 * torch.exp(-self.near / (2 * self.short**2))
+        signal = t**2 * self.bands + weather * torch.outer(self.s, self.s)
         steady = 1e-6 * signal.diagonal().mean()
         return signal + (r**2 + steady) * torch.eye(len(self.d))
 

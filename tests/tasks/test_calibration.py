@@ -10,7 +10,6 @@ from gapzoo.core import GapzooError
 from gapzoo.tasks.calibration import Calibration, calibrate
 
 TIME = pd.Timestamp("2008-12-08T12")
-TRUE = {"amplitude": 1.6, "error": 1.2, "length": 8e5}
 
 
 def bias_of(latitude: np.ndarray) -> np.ndarray:
@@ -33,7 +32,7 @@ def drawn(count: int = 300, seed: int = 0, channel: int = 0) -> pd.DataFrame:
     return pd.DataFrame({**columns, "channel": channel, "departure": departure})
 
 
-WORLD = flat_world(channels=2, height=12, width=24)
+WORLD = flat_world(channels=2, height=32, width=64)
 
 
 def test_bias_amplitude_and_error_are_found_again():

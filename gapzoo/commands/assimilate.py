@@ -32,6 +32,7 @@ def assimilate(args: argparse.Namespace) -> None:
         identity=recipe.dump(wanted) + f"# observations: {_digest(observations.table)}\n",
         attributes={"prior": prior.name, "prior_sha256": prior.hash, "seed": str(wanted.seed)},
     )
+    _refuse_unknown(wanted.forcing, run.times)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=CONSOLE) as bar:
         task = bar.add_task("analyses", total=len(run.times))
@@ -100,6 +101,23 @@ def _forcing(wanted: Any, world: Any) -> Any:
         return reader.forcing(np.array(row))[0]
 
     return anomaly
+
+
+def _refuse_unknown(path: str, times: Any) -> None:
+    """Refuse a run whose forcing lacks an analysis, before it starts."""
+    from gapzoo.core import GapzooError
+    from gapzoo.data.archive import Archive
+
+    if not path:
+        return
+    known = Archive(path).times
+    missing = times[~times.isin(known)]
+    if len(missing):
+        raise GapzooError(
+            f"{path} has no forcing of {missing[0]:%Y-%m-%d %H:%M}; it covers "
+            f"{known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}; set 'start' and 'end', or leave "
+            "'forcing' empty"
+        )
 
 
 def _digest(table: Any) -> str:

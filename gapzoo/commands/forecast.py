@@ -15,6 +15,7 @@ def forecast(args: argparse.Namespace) -> None:
     """Ensemble forecasts, by a recipe; written as they run, and taken up again where stopped."""
     import pandas as pd
 
+    from gapzoo.data.forcing import require
     from gapzoo.report import forecast as report
     from gapzoo.tasks.forecast import ForecastRecipe, Forecasts, starts_of
     from gapzoo.tasks.initial import claim, initial_of
@@ -25,8 +26,10 @@ def forecast(args: argparse.Namespace) -> None:
     world, folder = rollout.world, args.output or Path("forecasts") / args.recipe.stem
     initial = initial_of(wanted.initial, world, wanted.perturb)
     sea = sea_of(wanted, world, getattr(initial, "archive", None))
-    claim(folder, identity)
     times = pd.DatetimeIndex(wanted.times)
+    for time in times:
+        require(sea.at(time), time, time + pd.Timedelta(hours=max(wanted.leads)))
+    claim(folder, identity)
     run = Forecasts(rollout, folder, times, wanted.leads, wanted.members, attributes)
     stopped = None
     with progress("steps", len(times) * len(wanted.leads)) as advance:

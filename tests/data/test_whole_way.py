@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import stores
 import torch
+import xarray as xr
 from models import TINY
 
 from gapzoo import checkpoint, cli, fit, recipe
@@ -28,7 +29,8 @@ from gapzoo.tasks.assimilation import Assimilation, constraint
 from gapzoo.tasks.rollout import Rollout
 from gapzoo.tasks.sampling import Sampling
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "data").glob("*.yaml"))
+SHIPPED = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted((SHIPPED / "data").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def models(archive, tmp_path_factory):
         for kind, model in (("prior", "unet_small"), ("forecaster", "convcast_small")):
             wanted = recipe.Recipe(name=f"{model}.t", kind=kind, model=model, hours=[6], **common)
             done = fit.fit(wanted, folder / f"run-{kind}", folder / model)
-            made[kind] = checkpoint.load(done)
+            made[kind], made[f"{kind}_path"] = checkpoint.load(done), done
     return made
 
 
@@ -113,6 +115,51 @@ def test_assimilate_forecast_evaluate(archive, models):
         assert 0 < score.mean() < 5 and torch.isfinite(score).all()
 
 
+def test_assimilate_forecast_evaluate_and_plot_by_commands(archive, models, tmp_path, capsys):
+    """Two cycles of observed 2 m temperature, a day's forecast from the last, scored and drawn."""
+    when, world = archive.times[[300, 301]], models["prior"].world
+    latitude, longitude = np.meshgrid(world.grid.latitude, world.grid.longitude, indexing="ij")
+    truth = archive.read("state", np.array([300, 301]), [len(world.channels) - 1])[:, 0]
+    rows = {"latitude": np.tile(latitude.ravel(), 2), "longitude": np.tile(longitude.ravel(), 2)}
+    rows |= {"time": np.repeat(when, 128), "variable": "2m_temperature"}
+    table = pd.DataFrame({**rows, "value": truth.ravel(), "error": 0.3})
+    table.to_csv(tmp_path / "obs.csv", index=False)
+    common = [f"prior={models['prior_path']}", f"forecaster={models['forecaster_path']}", "hours=6"]
+    common += [f"forcing={archive.path}", "members=3", "sampling={steps: 3}"]
+
+    def run(command: str, *arguments: str, code: int = 0) -> str:
+        """What a command printed, on one line."""
+        assert cli.main([command, *arguments]) == code
+        printed = capsys.readouterr()
+        return " ".join((printed.out + printed.err).split())
+
+    observed = [str(SHIPPED / "assimilation" / "gaussian.yaml"), *common, "static=0.02"]
+    table = ["--observations", f"{tmp_path}/obs.csv", "--output"]
+    run("assimilate", *observed, *table, f"{tmp_path}/a")
+    late = ["end=2000-04-20", *table, f"{tmp_path}/late"]
+    told = run("assimilate", *observed, *late, code=2)
+    assert "no forcing of 2000-04-10 00:00" in told
+    store = f"{tmp_path}/a/analyses.zarr"
+    carried = [str(SHIPPED / "forecast" / "analyses.yaml"), *common, "form=renoise", "sst=observed"]
+    carried += [f"initial={store}", f"times=[{when[1]:%Y-%m-%dT%H}]"]
+    run("forecast", *carried, "lead_days=0.5", "--output", f"{tmp_path}/f")
+    told = run("forecast", *carried, "lead_days=60", "--output", f"{tmp_path}/late", code=2)
+    assert "is not known on 2000-05-15" in told
+    assert not (tmp_path / "late").exists(), "refused before it starts, by the date it ends on"
+    forecast, scores = f"{tmp_path}/f/forecast.zarr", f"{tmp_path}/s"
+    told = run(
+        "evaluate", forecast, str(archive.path), "--metrics", "rmse", "crps", "--output", scores
+    )
+    assert "1 initial times" in told and "rmse" in told
+    with xr.open_dataset(f"{scores}.scores.nc") as found:
+        rmse = [v.sel(metric="rmse").values for v in found.data_vars.values() if "metric" in v.dims]
+    assert rmse and all((v[np.isfinite(v)] > 0).sum() == 2 for v in rmse), "both leads"
+    picture = tmp_path / "error.png"
+    minus = ["--minus", str(archive.path), "--output", str(picture)]
+    run("plot", store, "2m_temperature", *minus)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_shipped_recipes_name_what_their_source_takes(path):
     from gapzoo.commands import build_data
@@ -139,8 +186,15 @@ def test_a_wrong_recipe_exits_with_2(tmp_path, capsys, text, change, parts):
     assert all(part in told for part in parts), told
 
 
+def dask_workers(address: str, count: int) -> list[subprocess.Popen]:
+    """Processes of their own, which nobody starts again."""
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+    worker += ["--no-nanny", "--no-dashboard", "--nthreads", "1"]
+    return [subprocess.Popen(worker, stderr=subprocess.DEVNULL) for _ in range(count)]
+
+
 @pytest.mark.slow
-def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path, monkeypatch):
+def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path):
     """Two worker processes, one killed as soon as a shard is marked. Alike to the bit."""
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     source = {
@@ -148,26 +202,25 @@ def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path, monkeypatch
         "segment_shards": 1,
     }  # fmt: skip
     train = ("2000-01-01", "2000-02-29")
-    monkeypatch.setattr("gapzoo.data.gridded.steps_a_shard", lambda *_: 120)
     one = Build("weatherbench2", source, tmp_path / "one.zarr", train).run(1)
     build = Build("weatherbench2", source, tmp_path / "two.zarr", train)
     options = {"n_workers": 0, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**options) as cluster:
-        worker = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
-        worker += ["--no-nanny", "--no-dashboard", "--nthreads", "1"]
-        workers = [subprocess.Popen(worker, stderr=subprocess.DEVNULL) for _ in range(2)]
+    with distributed.LocalCluster(**options, protocol="tcp://", host="127.0.0.1") as cluster:
+        workers = dask_workers(cluster.scheduler_address, 2)
 
         def kill_one_after_the_first_shard() -> None:
             while not list((build.output / ".build").glob("*.done")):
                 time.sleep(0.01)
             workers[0].kill()
 
-        thread = threading.Thread(target=kill_one_after_the_first_shard)
+        thread = threading.Thread(target=kill_one_after_the_first_shard, daemon=True)
         thread.start()
-        two = build.run(scheduler=cluster.scheduler_address)
-        thread.join()
-        workers[1].kill()
-    assert [w.wait() for w in workers] == [-9, -9]
+        try:
+            two = build.run(scheduler=cluster.scheduler_address)
+            thread.join(60)
+        finally:
+            workers[1].kill()
+    assert [w.wait(60) for w in workers] == [-9, -9]
     assert two.hash == one.hash
     every = np.arange(400)
     for name in ("state", "forcing"):

@@ -118,7 +118,8 @@ def climate_row(entry: str, drift: float) -> dict:
     wave = 5 * np.cos(2 * np.pi * np.arange(12) / 12)
     power = {"x_label": "period, months", "x": [2, 4, 8, 16, 32, 64], "log": "xy"}
     series = [
-        {"title": "Global mean temperature", "y_label": "K", "y": mean.round(3).tolist(), **time},
+        {"title": "Global mean temperature", "y_label": "K", "y": mean.round(3).tolist(), **time}
+        | {"name": "run"},
         {"title": "Annual cycle", "y_label": "K", "y": (wave + drift).tolist(), **months},
         {"title": "Annual cycle", "y_label": "K", "y": wave.tolist(), "name": "truth", **months},
         {"title": "Power of Nino3.4", "y_label": "K2", "y": [1, 2, 6, 20, 12, 8], **power},
@@ -132,6 +133,9 @@ def climate_row(entry: str, drift: float) -> dict:
         "first_non_finite": {"title": "stable years", "better": "higher", "digits": 0},
     }
     scores = {"drift": drift / 10, "variance_ratio": 1 + drift, "first_non_finite": 1000}
+    ratio = {"title": "variance over the truth's", "units": ""}
+    ratio |= packed(np.exp(0.3 * draws.standard_normal((6, 12))))
+    scores["maps"] = {"temperature@850": {"variance_ratio": ratio}}
     regression = {"title": "ENSO regression of rain", "units": "mm/d/K"}
     fields = [{**regression, **packed(draws.standard_normal((6, 12)))}]
     changes |= {"scores": {"1000_years": scores}, "initial_times": ["2006-01-01T00"]}

@@ -12,15 +12,17 @@ from gapzoo.commands import CONSOLE, command
 def run(args: argparse.Namespace) -> None:
     """Run an entry under a protocol and store its row; a killed run goes on where it was."""
     from gapzoo.data.archive import Archive
-    from gapzoo.leaderboard import entries, metrics, protocol, rows, tables
+    from gapzoo.leaderboard import entries, metrics, protocol, rows
 
     wanted = protocol.load(args.protocol)
     entry = entries.resolve([*(args.entry or []), *args.words])
     name, archive = args.name or entry.name, Archive(args.archive)
     path = rows.store(wanted, archive, entry.method, entry.options, args.folder, name)
-    for metric in metrics.names(rows.rows(wanted.name, args.folder)):
-        CONSOLE.print(tables.table(wanted.name, metric, args.folder))
-    CONSOLE.print(f"row written to {path}")
+    every, why = rows.alike(path, args.folder)
+    _print(every, metrics.names(every))
+    for line in why:
+        CONSOLE.print(f"not beside it: {line}", soft_wrap=True)
+    CONSOLE.print(f"row written to {path}", soft_wrap=True)
 
 
 def tune(args: argparse.Namespace) -> None:
@@ -39,13 +41,38 @@ def tune(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """Print a protocol's table, with what is real marked."""
+    """Print a protocol's table, with what is real marked; of every protocol's main score."""
+    from gapzoo.leaderboard import metrics, rows, tables
+
+    wanted = [args.protocol] if args.protocol else rows.protocols(args.folder)
+    for name in wanted:
+        every = tables.found(name, args.folder)
+        metric = args.metric or metrics.names(every)[0]
+        if args.markdown:
+            text = tables.markdown(name, metric, args.folder)
+            CONSOLE.print(text, soft_wrap=True, markup=False, highlight=False)
+            continue
+        _print(every, [metric], args.intervals, args.against)
+    if not wanted:
+        CONSOLE.print(f"no rows in {args.folder}; run an entry first")
+
+
+def _print(
+    every: list[dict[str, Any]], names: list[str], intervals: bool = False, against: str = ""
+) -> None:
+    """Tables of scores, what their marks rest on, and what the rows cost."""
     from gapzoo.leaderboard import tables
 
-    if args.markdown:
-        CONSOLE.print(tables.markdown(args.protocol, args.metric, args.folder), soft_wrap=True)
-        return
-    CONSOLE.print(tables.table(args.protocol, args.metric, args.folder, args.intervals))
+    note = ""
+    for metric in names:
+        ranking = tables.Ranking(every, metric)
+        note = note or ranking.note()
+        CONSOLE.print(tables.table(ranking, intervals))
+        if against:
+            CONSOLE.print(tables.against(ranking, against))
+    CONSOLE.print(tables.costs(every))
+    if note:
+        CONSOLE.print(note)
 
 
 def page(args: argparse.Namespace) -> None:
@@ -69,15 +96,16 @@ def add(commands: Any) -> None:
     parts = board.add_subparsers(required=True, metavar="ACTION")
     runs = command(parts, "run", run)
     runs.add_argument("protocol", help="name or file")
-    words = "a method, a YAML file or a store of forecasts, then key=value of the method"
+    words = "a checkpoint, a method, a YAML file or forecasts, then key=value of the method"
     runs.add_argument("--entry", nargs="+", metavar=("ENTRY", "key=value"), help=words)
     runs.add_argument("words", nargs="*", metavar="entry", help="the same without --entry")
     runs.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
     runs.add_argument("--name", help="of the row, where one method has several")
     shows = command(parts, "show", show)
-    shows.add_argument("protocol")
-    shows.add_argument("--metric", default="crps")
-    shows.add_argument("--intervals", action="store_true", help="95 % of each score")
+    shows.add_argument("protocol", nargs="?", help="all that have rows where none is named")
+    shows.add_argument("--metric", help="the protocol's main score where none is named")
+    shows.add_argument("--intervals", action="store_true", help="95 %% of each score")
+    shows.add_argument("--against", default="", metavar="ROW", help="differences and p-values")
     shows.add_argument("--markdown", action="store_true", help="for a README")
     readmes = command(parts, "readme", readme)
     readmes.add_argument("file", type=Path, nargs="?", default=Path("README.md"))

@@ -1,26 +1,35 @@
 """What is compared: a method and its options, as a user writes them.
 
-gap prior=unet_small.speedy-t21-v1 steps=6     a checkpoint and how its task is done
-climatology                                    a baseline
-gap.yaml                                       the same in a file: ``entry: gap``, ``prior: ...``
-forecasts.zarr                                 forecasts made elsewhere, WeatherBench 2 layout
+    unet_small.speedy-t21-v2 steps=6        a checkpoint and how its task is done
+    gap prior=unet_small.speedy-t21-v2      the same by the method's name
+    climatology                             a baseline
+    recipes/forecast/truth.yaml             a task's recipe: its networks and their settings
+    gap.yaml                                a method in a file: ``entry: gap``, ``prior: ...``
+    forecasts.zarr                          forecasts made elsewhere, WeatherBench 2 layout
+
+What a protocol fixes (initial times, leads, members, seed, ...) is left out of a task's recipe.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
-from gapzoo import recipe
+from gapzoo import checkpoint, recipe
 from gapzoo.core import GapzooError
 
 STORES = (".zarr", ".nc", ".nc4", ".netcdf")
 FOLDER_ENTRY = "folder"
 """Name of the method that reads forecasts made elsewhere."""
+FIXED = {
+    "initial", "times", "lead_days", "hours", "write_hours", "group", "members", "seed", "truth",
+    "forcing", "sst", "perturb", "device",
+}  # fmt: skip
+"""Keys of a task's recipe that are the protocol's."""
+ALONE = ("speedy", "persistence", "climatology")
+"""Forecasters that need no checkpoint and are methods of their own."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,9 @@ def resolve(words: list[str]) -> Entry:
         raise GapzooError("no entry; write --entry ENTRY key=value ..., see 'gapzoo list'")
     name, options = words[0], recipe.options(words[1:])
     path = Path(name)
+    if (kind := _kind(name)) is not None:
+        method = "convcast" if kind == "forecaster" else "gap"
+        return Entry(method, {kind: name, **options}, path.name)
     if path.suffix in (".yaml", ".yml"):
         return _file(path, options)
     if path.suffix in STORES or path.is_dir():
@@ -52,12 +64,29 @@ def resolve(words: list[str]) -> Entry:
     return Entry(name, options, name)
 
 
-def _file(path: Path, changes: dict[str, Any]) -> Entry:
+def _kind(name: str) -> str | None:
+    """``prior`` or ``forecaster`` where a checkpoint is so called, damaged ones too."""
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, UnicodeError, YAMLError) as error:
-        raise GapzooError(f"entry {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or "entry" not in values:
-        raise GapzooError(f"entry {path} must be 'key: value' lines, 'entry: METHOD' among them")
-    options = {str(k): v for k, v in values.items() if k != "entry"}
-    return Entry(str(values["entry"]), {**options, **changes}, path.stem)
+        body = json.loads((checkpoint.find(name) / "checkpoint.json").read_text())
+    except (GapzooError, ValueError):
+        return None
+    return "forecaster" if body.get("kind") == "forecaster" else "prior"
+
+
+def _file(path: Path, changes: dict[str, Any]) -> Entry:
+    values = recipe.read(path)
+    if "entry" in values:
+        method = str(values.pop("entry"))
+        return Entry(method, {**values, **changes}, path.stem)
+    if "forecaster" not in values and "prior" not in values:
+        raise GapzooError(f"entry {path} has neither 'entry: METHOD' nor the networks of a task")
+    method, options = _task({k: v for k, v in values.items() if k not in FIXED})
+    return Entry(method, {**options, **changes}, path.stem)
+
+
+def _task(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method that a task's recipe describes, and its options."""
+    forecaster, sampling = str(values.get("forecaster", "")), values.pop("sampling", {})
+    if values.get("prior"):
+        return "gap", {**values, **sampling}
+    return (forecaster, {}) if forecaster in ALONE else ("convcast", {"forecaster": forecaster})

@@ -17,9 +17,12 @@ from gapzoo.leaderboard.methods import ClimatologyMethod, Setting, checkpoint_fo
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.rollout import Rollout, persisted
 from gapzoo.tasks.sampling import Sampling
+from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
 FORECASTS = Registry("entry", "gapzoo.leaderboard")
 """Forecast methods by entry name."""
+ROLLED = ("form", "start_sigma", "inflation", "guard", "dry_mass", "dry_mass_error")
+"""Options of a roll-out that an entry may set; the others are the protocol's."""
 
 
 class ForecastMethod(ABC):
@@ -132,43 +135,31 @@ class GapForecast(ForecastMethod):
     """Each member stepped by the network and returned to the prior.
 
     Args:
+        setting: archive and world.
+        protocol: leads and members.
         prior: checkpoint of a prior.
-        forecaster: checkpoint of a forecasting network.
-        form: ``gaussian`` or ``renoise``.
-        start_sigma: of ``renoise``.
-        inflation: factor on the forecaster's error variances.
-        sampling: how to draw.
+        forecaster: checkpoint of a forecasting network; or ``speedy``, with ``form=renoise``.
+        options: of ``gapzoo.tasks.settings.RolloutSettings`` (``form``, ``inflation``, ``guard``,
+            ``dry_mass``, ...), and of ``gapzoo.tasks.Sampling`` (``steps``, ...).
     """
 
     def __init__(
-        self,
-        setting: Setting,
-        protocol: Protocol,
-        prior: str,
-        forecaster: str,
-        form: str = "gaussian",
-        start_sigma: float = 0.3,
-        inflation: float = 1.0,
-        **sampling: Any,
+        self, setting: Setting, protocol: Protocol, prior: str, forecaster: str, **options: Any
     ) -> None:
         super().__init__(setting, protocol)
         self.prior = checkpoint_for(setting, prior)
-        self.forecaster = checkpoint_for(setting, forecaster)
-        basis = self.prior.covariance
-        error = self.forecaster.error(protocol.hours, basis) if form == "gaussian" else None
-        if error is not None:
-            error = error.with_eigenvalues(inflation * error.eigenvalues)
-        self.options = {"form": form, "start_sigma": start_sigma, "inflation": inflation}
-        self.sampling = Sampling.of(sampling)
-        self.rollout = Rollout(
-            forecaster=self.forecaster.forecaster,
-            world=self.prior.world,
+        self.network = None if forecaster in FORECASTERS else checkpoint_for(setting, forecaster)
+        self.forecaster = forecaster
+        self.options = {k: options.pop(k) for k in ROLLED if k in options}
+        self.sampling = Sampling.of(options)
+        settings = RolloutSettings(
+            prior=prior,
+            forecaster=forecaster,
             hours=protocol.hours,
-            prior=self.prior.prior,
-            sampling=self.sampling,
-            error=error,
-            start_sigma=start_sigma,
+            sampling=options,
+            **self.options,
         )
+        self.rollout = rollout_of(settings, self.prior, self.network, self.prior.world)
 
     def run(
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
@@ -178,11 +169,8 @@ class GapForecast(ForecastMethod):
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoints and settings."""
-        return {
-            "checkpoint": self.prior.name,
-            "weights_sha256": self.prior.hash,
-            "forecaster": self.forecaster.name,
-            "forecaster_sha256": self.forecaster.hash,
-            "options": self.options,
-            "sampling": vars(self.sampling),
-        }
+        found = {"checkpoint": self.prior.name, "weights_sha256": self.prior.hash}
+        found |= {"forecaster": self.forecaster}
+        if self.network is not None:
+            found |= {"forecaster": self.network.name, "forecaster_sha256": self.network.hash}
+        return {**found, "options": self.options, "sampling": vars(self.sampling)}

@@ -22,14 +22,15 @@ into provenance lies beside the scores, and ``run`` adds the rest. This is the f
                             what intervals and p-values are made from. Of crps, rmse, acc, rpss and
                             spread_skill the terms are ``intervals.TERMS``, of others themselves
         maps                {field: {KIND: packed}}. KIND is rmse, spread, bias or mean (in the
-                            field's units), acc, correlation, rpss, or another that brings "title"
-                            and "units". ``packed`` takes NaN for what is missing; "p", packed too,
-                            is dotted where it is below 0.05
+                            field's units), acc, correlation, rpss, variance_ratio, or another that
+                            brings "title" and "units". ``packed`` takes NaN for what is missing;
+                            "p", packed too, is dotted where it is below 0.05
     metrics                 {METRIC: {title, better, ideal, units, digits}} of scores that
                             ``metrics.METRICS`` doesn't know, in the order they are shown
     series                  list of {title, x_label, y_label, x, y}: lines of one title share a
-                            chart. Optional: name (one line of several; equal names are drawn once,
-                            such as "truth"), low and high (a band), log ("x", "y" or "xy")
+                            chart. Optional: name (one line of several; those of one name and equal
+                            values are drawn once, such as "truth"), low and high (a band), and log
+                            ("x", "y" or "xy")
     fields                  list of {title, units, **packed}: maps that belong to no setting
 
 Whatever is absent is not shown. The scores of a run that diverged are Infinity.
@@ -82,11 +83,9 @@ def run(
     setting = setting_of(archive, protocol.variables)
     if protocol.track not in TRACKS:
         raise GapzooError(f"protocol '{protocol.name}': track '{protocol.track}' is not known")
-    by_density = protocol.track in ("analysis", "cycle")
-    total = protocol.cases * (len(protocol.densities) if by_density else 1)
     journal = journal or Journal()
     with _bar() as bar:
-        task = bar.add_task(entry, total=total)
+        task = bar.add_task(entry, total=_parts(protocol))
         journal.progress = lambda n: bar.advance(task, n)
         scores, provenance = TRACKS[protocol.track](protocol, setting, entry, options, journal)
     made = versions()
@@ -140,6 +139,12 @@ def store(
     return path
 
 
+def _parts(protocol: Protocol) -> int:
+    """What the progress bar counts to."""
+    networks = len(protocol.densities) if protocol.track in ("analysis", "cycle") else 1
+    return protocol.cases * (networks + bool(protocol.cycling.sondes))
+
+
 def _command(protocol: Protocol, entry: str, options: dict[str, Any]) -> str:
     given = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()]
     words = ["gapzoo", "leaderboard", "run", protocol.name, "--entry", entry, *given]
@@ -188,11 +193,27 @@ def rows(protocol: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
     Raises:
         GapzooError: where their settings or truths differ, naming what does and the rows.
     """
-    every = [_read(p) for p in sorted(folder.glob(f"{protocol}.*.json"))]
-    found = [row for row in every if row.get("protocol") == protocol and "scores" in row]
+    found = _all(protocol, folder)
     for row in found[1:]:
         refuse_unlike(found[0], row)
     return found
+
+
+def alike(path: Path, folder: Path = FOLDER) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows that a stored row is comparable with, itself among them, and why others are not."""
+    mine, found, why = _read(path), [], []
+    for row in _all(mine["protocol"], folder):
+        try:
+            refuse_unlike(row, mine)
+            found.append(row)
+        except GapzooError as error:
+            why.append(str(error))
+    return found, why
+
+
+def _all(protocol: str, folder: Path) -> list[dict[str, Any]]:
+    every = [_read(p) for p in sorted(folder.glob(f"{protocol}.*.json"))]
+    return [row for row in every if row.get("protocol") == protocol and "scores" in row]
 
 
 def protocols(folder: Path = FOLDER) -> list[str]:

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from gapzoo.core import GapzooError, nearest
 from gapzoo.leaderboard import metrics
-from gapzoo.leaderboard.intervals import block, bounds, contrasts, testable
+from gapzoo.leaderboard.intervals import Contrast, block, bounds, contrasts, testable
 from gapzoo.leaderboard.rows import FOLDER, label, rows
 
+TERMINAL = 100
+"""Characters that a printed table may be wide before entries become its columns."""
 MARK = "~"
 SIGNIFICANT = 0.05
 NAMES = {
@@ -110,7 +113,7 @@ class Ranking:
             text = bold.format(text) if self.best.get(setting) == n else text
             text += f" {MARK}" if (n, setting) in self.alike else ""
             if setting in ranges:
-                text += " ({:.3f} to {:.3f})".format(*ranges[setting])
+                text += "\n{:.3f} to {:.3f}".format(*ranges[setting])
             found.append(text)
         return found
 
@@ -137,17 +140,88 @@ class Ranking:
         return sum(self.told.badness(v) if self.told.better else v for v in values) / len(values)
 
 
-def table(
-    protocol: str, metric: str = "crps", folder: Path = FOLDER, intervals: bool = False
-) -> Table:
-    """Entries by settings (densities or leads) for one score."""
-    ranking = Ranking(found(protocol, folder), metric)
-    out = Table(title=f"{protocol}: {ranking.told.title}", caption=ranking.note() or None)
-    for name in ("entry", *heads(ranking)):
-        out.add_column(name, justify="left" if name == "entry" else "right")
-    for n, row in enumerate(ranking.rows):
-        out.add_row(row_name(row), *ranking.cells(n, "[bold]{}[/bold]", intervals))
+def table(ranking: Ranking, intervals: bool = False) -> Table:
+    """Entries by settings (densities or leads) for one score.
+
+    Args:
+        ranking: rows and score.
+        intervals: write the 95 % interval below each score.
+    """
+    rows_ = range(len(ranking.rows))
+    cells = {row_name(ranking.rows[n]): ranking.cells(n, "[bold]{}[/]", intervals) for n in rows_}
+    return _table(ranking, ranking.told.title, cells)
+
+
+def against(ranking: Ranking, name: str) -> Table:
+    """Differences of all rows from one, each with its 95 % interval and p-value.
+
+    Args:
+        ranking: rows and score.
+        name: of the reference.
+
+    Raises:
+        GapzooError: where no row is so called.
+    """
+    known = {label(row): row for row in ranking.rows}
+    if name not in known:
+        raise GapzooError(f"no row '{name}'; {nearest(name, known)}")
+    cells, reference = {}, known.pop(name)
+    for row in known.values():
+        tested = contrasts(row, reference, ranking.metric)
+        found = [_difference(ranking, row, reference, s, tested) for s in ranking.settings]
+        cells[row_name(row)] = found
+    text = f"{ranking.told.title} less that of {title(name)}, p-value, 95 % interval"
+    return _table(ranking, text, cells)
+
+
+def costs(every: list[dict[str, Any]]) -> Table:
+    """Seconds that rows took, and on what."""
+    out = Table(title="seconds of all cases")
+    for name in ("entry", "wall", "CPU", "of it scoring", "device"):
+        out.add_column(name, justify="left" if name in ("entry", "device") else "right")
+    for row in every:
+        out.add_row(row_name(row), *_seconds(row), str(row.get("device", "")))
     return out
+
+
+def _seconds(row: dict[str, Any]) -> list[str]:
+    spent = [row.get(f"{kind}_seconds") for kind in ("wall", "cpu", "scoring")]
+    return ["" if s is None else f"{s:.0f}" if s >= 10 else f"{s:.1f}" for s in spent]
+
+
+def _table(ranking: Ranking, text: str, cells: dict[str, list[str]]) -> Table:
+    """Entries downwards, or across where their settings would not fit a terminal."""
+    corner, across, down = "entry", heads(ranking), list(cells)
+    body = list(cells.values())
+    widest = [max(_width(c) for c in column) for column in zip(*body, strict=True)]
+    if max(map(len, down), default=0) + sum(3 + w for w in widest) > TERMINAL:
+        corner, across, down = "", down, across
+        body = [list(column) for column in zip(*body, strict=True)]
+    out = Table(title=f"{ranking.rows[0]['protocol']}: {text}", title_justify="left")
+    for name in (corner, *across):
+        out.add_column(name, justify="left" if name == corner else "right", overflow="fold")
+    for name, values in zip(down, body, strict=True):
+        out.add_row(name, *values)
+    return out
+
+
+def _width(cell: str) -> int:
+    return max(len(line) for line in Text.from_markup(cell).plain.split("\n"))
+
+
+def _difference(
+    ranking: Ranking,
+    row: dict[str, Any],
+    other: dict[str, Any],
+    setting: str,
+    tested: dict[str, Contrast],
+) -> str:
+    if setting in tested:
+        found = tested[setting]
+        range_ = f"{found.low:+.3f} to {found.high:+.3f}"
+        return f"{found.difference:+.3f}, p {found.p:.3f}\n{range_}"
+    a, b = ranking.value(row, setting), ranking.value(other, setting)
+    return "" if a is None or b is None else f"{a - b:+.3f}, not tested"
 
 
 def markdown(
@@ -157,6 +231,7 @@ def markdown(
     settings: tuple[str, ...] = (),
     below: tuple[str, ...] = (),
     contrast: tuple[str, ...] = (),
+    cost: tuple[str, ...] = (),
 ) -> str:
     """The same as Markdown, with what its numbers depend on below it.
 
@@ -167,13 +242,16 @@ def markdown(
         settings: the columns; all where empty.
         below: further scores, a line an entry that has them.
         contrast: names of two rows: adds how far the first is from the second, relatively.
+        cost: ``seconds`` adds three columns: wall, CPU and scoring seconds of all cases.
     """
     every = found(protocol, folder)
     ranking = Ranking(every, metric, settings)
     names = heads(ranking)
+    names += ["wall s", "CPU s", "of it scoring"] if cost else []
     lines = [f"| {ranking.told.title} | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for n, row in enumerate(ranking.rows):
-        lines.append(f"| {row_name(row)} | {' | '.join(ranking.cells(n, '**{}**'))} |")
+        cells = ranking.cells(n, "**{}**") + (_seconds(row) if cost else [])
+        lines.append(f"| {row_name(row)} | {' | '.join(cells)} |")
     if contrast:
         lines.append(_contrast(ranking, *contrast))
     for other in below:

@@ -42,6 +42,7 @@ KINDS = {
     "acc": ("ACC", "correlation"),
     "correlation": ("correlation", "correlation"),
     "rpss": ("RPSS", "correlation"),
+    "variance_ratio": ("variance over the truth's", "ratio"),
 }
 """Maps: what readers call a kind, and the colour scale that it shares with others."""
 IN_UNITS = ("rmse", "spread", "bias", "mean")

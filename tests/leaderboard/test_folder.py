@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import xarray as xr
+from models import saved, toy_prior
 from worlds import expect, toy_archive
 
 from gapzoo.core import GapzooError
@@ -153,6 +154,33 @@ def test_entries_as_users_write_them(tmp_path):
     for words, part in (([], "no entry"), (["a=b"], "no entry"), (["no.yaml"], "cannot be read")):
         with expect(GapzooError, part):
             entries.resolve(words)
-    file.write_text("prior: a\n")
+    file.write_text("steps: 3\n")
     with expect(GapzooError, "fast.yaml", "'entry: METHOD'"):
         entries.resolve([str(file)])
+
+
+def test_checkpoints_are_entries(archive, tmp_path):
+    """By folder or by name: a prior draws, a forecaster carries forward."""
+    made = saved(toy_prior(archive), tmp_path / "prior")
+    found = entries.resolve([str(made), "steps=2"])
+    assert found == entries.Entry("gap", {"prior": str(made), "steps": 2}, "prior")
+    found = entries.resolve(["convcast_small.speedy-t21-v1"])
+    assert (found.method, list(found.options)) == ("convcast", ["forecaster"])
+    (tmp_path / "stores").mkdir()
+    assert entries.resolve([str(tmp_path / "stores")]).method == "folder"
+
+
+def test_recipes_of_tasks_are_entries(tmp_path):
+    """Their networks and settings, with bases; what the protocol fixes stays out."""
+    base = "prior: a\nforecaster: b\nmembers: 99\ntimes: [2010-01-01]\nsampling: {steps: 6}\n"
+    (tmp_path / "base.yaml").write_text(base)
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\ninflation: 1.2\nhours: 6\n")
+    found = entries.resolve([str(tmp_path / "mine.yaml"), "steps=8"])
+    options = {"prior": "a", "forecaster": "b", "inflation": 1.2, "steps": 8}
+    assert found == entries.Entry("gap", options, "mine")
+    alone = tmp_path / "alone.yaml"
+    for forecaster, method in (("b", "convcast"), ("speedy", "speedy")):
+        alone.write_text(f'prior: ""\nforecaster: {forecaster}\nperturb: 0.05\n')
+        found = entries.resolve([str(alone)])
+        assert found.method == method
+        assert found.options == ({"forecaster": "b"} if method == "convcast" else {})

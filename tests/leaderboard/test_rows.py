@@ -68,6 +68,18 @@ def test_the_setting_that_differs_is_named(tmp_path, change, named):
         rows.rows("toy", tmp_path)
 
 
+def test_a_new_row_is_shown_beside_its_like(tmp_path):
+    """After a protocol has changed its old rows wait to be run again; they stop nobody."""
+    rows.save(row("old", 0.3, archive_hash="b"), tmp_path)
+    rows.save(row("gap", 0.25), tmp_path)
+    path = rows.save(row("climatology", 0.5), tmp_path)
+    found, why = rows.alike(path, tmp_path)
+    assert [r["entry"] for r in found] == ["climatology", "gap"]
+    assert why == [
+        "rows of 'toy' differ in archive_hash: b (old), a (climatology); run them again alike"
+    ]
+
+
 def test_other_initial_times_are_unlike(tmp_path):
     rows.save(row("gap", 0.25, initial_times=["2006-01-01T00"]), tmp_path)
     rows.save(row("climatology", 0.5, initial_times=["2006-01-02T00"]), tmp_path)

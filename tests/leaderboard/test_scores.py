@@ -15,7 +15,7 @@ from gapzoo.core import Channels
 from gapzoo.core.climatology import Climatology
 from gapzoo.core.pressure import HEADLINE, headline
 from gapzoo.evaluators import EVALUATORS
-from gapzoo.leaderboard.scores import Scores
+from gapzoo.leaderboard.scores import Scores, packed
 from gapzoo.leaderboard.statistics import headlines
 
 M, CASES = 8, 40
@@ -162,10 +162,10 @@ def test_maps_hold_error_and_spread(world):
         states = world.denormalise(drawn[None], pd.DatetimeIndex([time]))[0]
         fields = headline(states, world)[0][:, 0]
         errors.append((fields[1:].mean(0) - fields[0]) ** 2)
-    packed = found.summary(maps=True)["maps"]["geopotential@500"]["rmse"]
-    data = np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(packed["shape"])
-    values = packed["low"] + data / 255 * (packed["high"] - packed["low"])
-    step = (packed["high"] - packed["low"]) / 255
+    kept = found.summary(maps=True)["maps"]["geopotential@500"]["rmse"]
+    data = np.frombuffer(base64.b64decode(kept["data"]), np.uint8).reshape(kept["shape"])
+    values = kept["low"] + data / 255 * (kept["high"] - kept["low"])
+    step = (kept["high"] - kept["low"]) / 255
     assert np.abs(values - torch.stack(errors).mean(0).sqrt().numpy()).max() < 0.6 * step
     assert "maps" not in found.summary()
 
@@ -188,3 +188,18 @@ def test_worlds_without_whole_columns_have_no_headline_fields(world):
         world, channels=Channels(["geopotential@500", "temperature@500"])
     )
     assert headlines(pressure) == ("geopotential@500",)
+
+
+def test_packed_fields_keep_what_is_missing():
+    """One step of 256 says so; the rest are kept to half a step."""
+    field = np.linspace(-2, 3, 12).reshape(3, 4)
+    field[1, 2] = np.nan
+    found = packed(field)
+    steps = np.frombuffer(base64.b64decode(found["data"]), np.uint8).reshape(3, 4)
+    assert found["missing"] and (steps == 255).tolist() == np.isnan(field).tolist()
+    values = found["low"] + steps / 254 * (found["high"] - found["low"])
+    there = np.isfinite(field)
+    assert np.abs(values - field)[there].max() <= 0.5 * 5 / 254 + 1e-9
+    assert "missing" not in packed(np.zeros((2, 2)))
+    nothing = packed(np.full((2, 2), np.nan))
+    assert np.isfinite([nothing["low"], nothing["high"]]).all()

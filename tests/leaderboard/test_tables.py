@@ -108,9 +108,57 @@ def test_a_table_says_which_ranks_are_real(board):
     assert names[-1] == "c" and set(names[:2]) == {"a", "b"}
     first, second, last = (ranking.cells(n, "<{}>")[0] for n in range(3))
     assert first.startswith("<") and second.endswith(" ~") and "~" not in last
-    text = printed(tables.table("analysis-toy", "crps", board, intervals=True))
+    text = printed(tables.table(ranking, intervals=True))
     assert "analysis-toy: CRPS" in text and "10 %" in text and " to " in text
-    assert "60 initial times" in text
+    assert "60 initial times" in ranking.note()
+
+
+def test_differences_from_a_row_have_p_values(board):
+    """c is 0.1 worse than a in every case, b the same but for noise."""
+    ranking = tables.Ranking(rows.rows("analysis-toy", board), "crps")
+    lines = [line for line in printed(tables.against(ranking, "a")).splitlines() if "│" in line]
+    told = {name: next(line for line in lines if f"│ {name} " in line) for name in "bc"}
+    assert len(lines) == 4, "two rows of two lines"
+    assert (
+        "+0.100, p 0.001" in told["c"] and "+0.100 to +0.100" in lines[lines.index(told["c"]) + 1]
+    )
+    assert float(told["b"].split(" p ")[1].split()[0]) > 0.05
+    with expect(GapzooError, "no row 'd'"):
+        tables.against(ranking, "d")
+    old = tables.Ranking([row("a", np.ones(3)), row("d", np.full(3, 1.5))], "crps")
+    assert "+0.500, not tested" in printed(tables.against(old, "a"))
+
+
+def test_many_settings_run_downwards():
+    """Ten leads with intervals fit no terminal beside each other; no digit is lost."""
+    every = [row("a", np.ones(6)), row("b", np.full(6, 1.5))]
+    for r in every:
+        r["scores"] = {str(24 * n): r["scores"]["0.1"] for n in range(1, 11)}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(tables.table(tables.Ranking(every, "crps"), intervals=True))
+    text = console.file.getvalue()
+    heads = [line.split()[1:3] for line in text.splitlines() if "day" in line]
+    assert heads == [["day", str(n)] for n in range(1, 11)]
+    assert text.count("1.500 to 1.500") == 10 and "…" not in text
+
+
+def test_costs_are_columns(board, weather):
+    spent = {"wall_seconds": 12.34, "cpu_seconds": 5.04, "scoring_seconds": 1.2}
+    rows.save(row("a", weather, **spent, device="CPU, slow"), board)
+    text = printed(tables.costs(rows.rows("analysis-toy", board)))
+    assert next(line for line in text.splitlines() if "│ a " in line).split("│")[2:6] == [
+        "   12 ", " 5.0 ", "           1.2 ", " CPU, slow ",
+    ]  # fmt: skip
+    lines = tables.markdown("analysis-toy", "crps", board, cost=("seconds",)).splitlines()
+    assert lines[0] == "| CRPS | 10 % | wall s | CPU s | of it scoring |"
+    assert any(line.startswith("| a |") and line.endswith("| 12 | 5.0 | 1.2 |") for line in lines)
+
+
+def test_a_diverged_run_is_last(board, weather):
+    lost = {"0.1": {"crps": float("inf"), "diverged": [0]}}
+    rows.save(row("lost", weather, scores=lost), board)
+    ranking = tables.Ranking(rows.rows("analysis-toy", board), "crps")
+    assert tables.label(ranking.rows[-1]) == "lost" and ranking.cells(3, "{}") == ["diverged"]
 
 
 def test_rows_without_cases_still_show(board, weather):
@@ -135,9 +183,9 @@ def test_settings_have_names(setting, name):
 
 def test_what_rows_do_not_have_is_refused(board, tmp_path):
     with expect(GapzooError, "no rows of protocol 'toy'", "run an entry first"):
-        tables.table("toy", "crps", board)
+        tables.found("toy", board)
     with expect(GapzooError, "'crpss'", "'crps'"):
-        tables.table("analysis-toy", "crpss", board)
+        tables.Ranking(tables.found("analysis-toy", board), "crpss")
     with expect(GapzooError, "no setting '0.2'"):
         tables.markdown("analysis-toy", "crps", board, settings=("0.2",))
 

@@ -187,14 +187,17 @@ def test_seasonal_and_climate_rows_find_their_sections(tmp_path, opened):
     assert found["errors"] == []
     climate, seasonal = found["nothing"], found["tab"]
     assert climate["sections"] == [
-        "Scores", "Scorecard", "Fields", "Series", "Cost against skill", "Cards",
+        "Scores", "Scorecard", "Maps", "Fields", "Series", "Cost against skill", "Cards",
     ]  # fmt: skip
     assert climate["note"].startswith("drift, K a century: over all. Bold is best.")
     assert climate["names"] == ["SPEEDY", "GAP"], "the smaller drift first"
     assert climate["series"] == ["Global mean temperature", "Annual cycle", "Power of Nino3.4"]
+    assert climate["legends"][0] == "SPEEDY: runGAP: run"
     assert climate["legends"][1] == "SPEEDYGAPtruth", "what all rows share is drawn once"
-    assert climate["scales"][0].startswith("ENSO regression of rain−".replace("−", "-"))
-    assert "mm/d/K" in climate["scales"][0]
+    ratio, regression = climate["scales"]
+    low, high = re.fullmatch(r"T850: variance over the truth's(\d\.\d\d)(\d\.\d\d)", ratio).groups()
+    assert float(low) * float(high) == pytest.approx(1, abs=0.02)
+    assert regression.startswith("ENSO regression of rain-") and "mm/d/K" in regression
     assert seasonal["names"] == ["GAP", "climatology"] and "ACC" in seasonal["note"]
     assert [s.split("-")[0] for s in seasonal["scales"]] == ["T2M: ACC", "T2M: bias"]
     assert "no value" in seasonal["scales"][0] and "-1.001.00" in seasonal["scales"][0]

@@ -157,8 +157,12 @@ function spectra() {
   return [make("p", { class: "note" }, `${whole}, ${heads[state.setting]}.`), lines({ series: drawn, x: { label: "zonal wavenumber", whole: true }, y, width: wide(720), height: 320, guide: 1, band: [0.9, 1.1], title: "spectra" }), legend(drawn)];
 }
 
-/* Ends and colours of maps that share a scale: -1 to 1, about zero, from zero, or as they are. */
+/* Ends and colours of maps that share a scale: -1 to 1, about zero, ratios about one, from zero, or as they are. */
 function range(fields, scale) {
+  if (scale.endsWith("ratio")) {
+    const most = Math.min(4, Math.max(1.25, ...fields.flatMap(f => [f.high, 1 / Math.max(f.low, 0.01)])));
+    return { low: 1 / most, high: most, stops: DIVERGING, log: true };
+  }
   const low = Math.min(...fields.map(f => f.low)), high = Math.max(...fields.map(f => f.high));
   if (scale === "correlation") return { low: -1, high: 1, stops: DIVERGING };
   if (low < 0) return { low: -Math.max(-low, high), high: Math.max(-low, high), stops: DIVERGING };
@@ -193,14 +197,14 @@ function fields() {
   return mine.length && board().grid ? figures(mine, Math.min(wide(), 380), "") : null;
 }
 
-/* Series that rows bring: {title, x_label, y_label, x, y}; one chart a title, equal names once. */
+/* Series that rows bring: {title, x_label, y_label, x, y}; one chart a title; one line of those that are named alike and are alike. */
 function series() {
   const { rows } = board(), titles = [...new Set(rows.flatMap(r => r.series.map(s => s.title)))];
   if (!titles.length) return null;
   return titles.flatMap(title => {
     const every = rows.flatMap((r, i) => r.series.filter(s => s.title === title).map(s => ({ ...s, row: r.title, index: i })));
     const shared = [...new Set(every.map(s => s.name).filter(Boolean))], named = name => every.filter(s => s.name === name);
-    const common = shared.filter(name => rows.length < 2 || new Set(named(name).map(s => s.row)).size > 1);
+    const alike = list => list.length > 1 && list.every(s => String(s.y) === String(list[0].y)), common = shared.filter(name => alike(named(name)));
     const mine = [...every.filter(s => !common.includes(s.name)), ...common.map((name, k) => ({ ...named(name)[0], row: null, index: COLOURS.length - 2 + (k % 2) }))];
     const drawn = mine.map(s => ({ index: s.index, title: [s.row, s.name].filter(Boolean).join(": "), plain: s.x.length > 60, points: s.x.map((at, k) => [at, s.y[k], s.low?.[k], s.high?.[k]]) }));
     const log = mine[0].log || "", ends = axis => (log.includes(axis) ? { log: true } : {});

@@ -159,16 +159,16 @@ function unpack(field) {
 const MISSING = [205, 205, 205];
 
 /* A map: values (H, W) rows by latitude; the coast is where land passes one half. */
-function map({ field, grid, low, high, stops, width }) {
+function map({ field, grid, low, high, stops, log, width }) {
   const [rows, columns] = field.shape, values = unpack(field), height = Math.round(width / 2);
   const canvas = make("canvas", { width: width * 2, height: height * 2, role: "img", "aria-label": "map" });
   canvas.style.width = `${width}px`;
   const context = canvas.getContext("2d"), north = grid.latitude[0] > grid.latitude[rows - 1];
   const edges = rowEdges(grid.latitude).map(l => (90 - l) / 180 * height * 2), step = width * 2 / columns;
   const top = r => Math.round(Math.min(edges[r], edges[r + 1])), tall = r => Math.round(Math.max(edges[r], edges[r + 1])) - top(r);
-  const column = c => (c + Math.floor(columns / 2)) % columns;
+  const share = scale(low, high, 0, 1, log), column = c => (c + Math.floor(columns / 2)) % columns;
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-    const value = values[r * columns + column(c)], rgb = finite(value) ? palette(stops, (value - low) / (high - low || 1)) : MISSING;
+    const value = values[r * columns + column(c)], rgb = finite(value) ? palette(stops, share(value)) : MISSING;
     context.fillStyle = `rgb(${rgb})`;
     context.fillRect(Math.floor(c * step), top(r), Math.ceil(step), tall(r));
   }

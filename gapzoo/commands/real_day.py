@@ -41,7 +41,9 @@ def real_day(args: argparse.Namespace) -> None:
         for name, number in report.counts(day):
             CONSOLE.print(f"{number:>8} {name}")
     if state is not None:
-        _show("reconstructed state: rms error over that of the climatology", state.table())
+        for fraction in state.fractions:
+            title = f"from {fraction:.0%} of the columns: rms error over that of the climatology"
+            _show(title, state.table().loc[fraction])
     CONSOLE.print(f"report written to {report.write(args.output / 'report.html', day, state)}")
 
 
@@ -111,17 +113,18 @@ def _forcing(args: argparse.Namespace, prior: Any, time: Any) -> Any:
 
 
 def _show(title: str, table: Any) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    shown = Table(title=title)
-    index = table.index.names if table.index.nlevels > 1 else [""]
-    for n, name in enumerate([*index, *table.columns]):
-        shown.add_column(
-            str(name).replace("_component_of_wind", ""), justify="right" if n else "left"
-        )
+    from gapzoo.core import VARIABLES
+
+    shown = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("", no_wrap=True)
+    for name in map(str, table.columns):
+        label = VARIABLES[name].short if name in VARIABLES else name
+        shown.add_column(label, justify="right", no_wrap=True)
     for key, row in zip(table.index, table.to_numpy(), strict=True):
-        keys = key if isinstance(key, tuple) else (key,)
-        shown.add_row(*map(str, keys), *(f"{value:.3f}" for value in row))
+        shown.add_row(str(key), *(f"{value:.3f}" for value in row))
     CONSOLE.print(shown)
 
 

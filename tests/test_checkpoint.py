@@ -243,7 +243,8 @@ def rewrite(folder: Path, change) -> None:
     body = json.loads((folder / "checkpoint.json").read_text())
     change(body)
     if isinstance(body.get("files"), dict):
-        body["files"]["weights.safetensors"] = checkpoint.sha256(folder / "weights.safetensors")
+        digest = checkpoint.sha256(folder / "weights.safetensors")
+        body["files"]["weights.safetensors"] = body["weights_sha256"] = digest
     (folder / "checkpoint.json").write_text(json.dumps(body))
 
 

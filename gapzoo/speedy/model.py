@@ -162,7 +162,7 @@ class SpeedyModel:
         return after, self._frames(*(np.asarray(x) for x in out))
 
     def carry(self, states: np.ndarray, time: pd.Timestamp, sst: np.ndarray) -> np.ndarray:
-        """Integrate each of M states as ``restart`` and ``advance`` do, in one compiled call.
+        """Integrate each of M states as ``restart`` and ``advance`` do, alone: to the bit the same.
 
         Args:
             states: (M, C, H, W) whose first channels are the prognostic ones.
@@ -174,9 +174,13 @@ class SpeedyModel:
         """
         field = self._jax.numpy.asarray(np.swapaxes(sst, -1, -2), self._jax.numpy.float32)
         clock = _datetime().to_datetime(str(pd.Timestamp(time)))
-        begun = self._fresh(self.encode(states), time)
-        out = self._carry(begun.dynamics, begun.physics, clock, field)
-        return self._frames(*(np.asarray(x) for x in out))
+
+        def last(state: np.ndarray) -> np.ndarray:
+            begun = self._fresh(self.encode(state), time)
+            out = self._carry(begun.dynamics, begun.physics, clock, field)
+            return self._frames(*(np.asarray(x) for x in out))[0]
+
+        return np.stack([last(state) for state in states])
 
     def decode(self, run: Run) -> np.ndarray:
         """(33, H, W) prognostic channels of a run, without a step."""
@@ -269,23 +273,14 @@ class SpeedyModel:
 
     @cached_property
     def _carry(self) -> Any:
-        """Compiled: (states of M, physics, clock, sst (T, W, H)) -> the last frame of each.
-
-        Member after member, each as if alone to the bit; a batch gains nothing on a CPU.
-        """
+        """Compiled: (state, physics, clock, sst (T, W, H)) -> the last frame, (1, ...)."""
         jax = self._jax
-        winds, others = ("vorticity", "divergence"), ("log_surface_pressure", "tracers")
-        names = (*winds, "temperature_variation", *others)
 
-        def carry(dynamics: Any, physics: Any, clock: Any, sst: Any) -> Any:
-            def one(parts: Any) -> Any:
-                state = dynamics.replace(**parts)
-                flux = self._longwave(state, physics, clock)
-                radiation = physics["_mod_radcon"].copy(flux=flux)
-                _, out = self._integrate(state, {**physics, "_mod_radcon": radiation}, clock, sst)
-                return jax.tree.map(lambda x: x[-1], out)
-
-            return jax.lax.map(one, {name: getattr(dynamics, name) for name in names})
+        def carry(state: Any, physics: Any, clock: Any, sst: Any) -> Any:
+            flux = self._longwave(state, physics, clock)
+            radiation = physics["_mod_radcon"].copy(flux=flux)
+            _, out = self._integrate(state, {**physics, "_mod_radcon": radiation}, clock, sst)
+            return jax.tree.map(lambda x: x[-1:], out)
 
         return jax.jit(carry)
 

@@ -121,7 +121,7 @@ def _show(title: str, table: Any) -> None:
     shown = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("", no_wrap=True)
     for name in map(str, table.columns):
-        label = VARIABLES[name].short if name in VARIABLES else name
+        label = VARIABLES[name].short if name in VARIABLES else name.replace("spread/error", "s/e")
         shown.add_column(label, justify="right", no_wrap=True)
     for key, row in zip(table.index, table.to_numpy(), strict=True):
         shown.add_row(str(key), *(f"{value:.3f}" for value in row))

@@ -134,6 +134,8 @@ def store(
     known |= {"options": options, "name": f"{protocol.name}.{name or entry}"}
     journal = Journal(folder / ".cases", known)
     row = run(protocol, archive, entry, options, journal)
+    if name and name != entry:
+        row["command"] += f" --name {shlex.quote(name)}"
     path = save({"name": name or entry, **row}, folder, name)
     journal.clear()
     return path

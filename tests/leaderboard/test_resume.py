@@ -1,6 +1,7 @@
 """A killed run goes on with its first open case; its row is that of a run that was not killed."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -109,3 +110,13 @@ def test_a_case_that_was_cut_off_is_made_again(tmp_path):
     assert not again.done("one")
     assert (again.case("one", lambda: {"x": made["x"]})["x"] == made["x"]).all()
     assert (tmp_path / ".gitignore").read_text() == "*\n", "git does not see what is unfinished"
+
+
+def test_the_command_of_a_named_row_makes_that_row_again(archive, tmp_path):
+    """Without its name it would be written over another row of the same method."""
+    from gapzoo.cli import parser
+
+    path = rows.store(protocol("analysis"), archive, "climatology", {}, tmp_path, "my climate")
+    row = json.loads(path.read_text())
+    args = parser().parse_args(shlex.split(row["command"])[1:])
+    assert args.name == row["name"] == "my climate"

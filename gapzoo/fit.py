@@ -29,6 +29,8 @@ from gapzoo.training.module import TrainedModule
 __all__ = ["calibrate", "covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
 
 ERROR_FORECASTS = 1000
+THEN = ", then "
+"""Between what a run ran on before it was resumed, and after."""
 
 
 def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Path:
@@ -71,20 +73,41 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
     if module.sharded:
         return export(run, output)
     clocks = [c.minutes for c in trainer.callbacks if isinstance(c, Throughput)]  # type: ignore[attr-defined]
-    return save(recipe, module, data, output, trainer.global_step, _spent(clocks[0]), scores(run))
-
-
-def _spent(minutes: float | None) -> dict[str, Any]:
-    return {} if minutes is None else {"minutes": round(float(minutes), 1)}
+    return save(recipe, module, data, output, run, trainer.global_step, clocks[0])
 
 
 def describe(recipe: Recipe, run: Path) -> None:
-    """Write the resolved recipe, and what it runs on, to the run folder."""
-    texts = {"recipe.yaml": dump(recipe), "versions.json": json.dumps(versions(), indent=1) + "\n"}
+    """Write the resolved recipe, and what it runs on, to the run folder.
+
+    Where a resumed run goes on with something else, both are written down: ``2.9, then 2.10``.
+    """
+    before = ran_on(run) if (run / "versions.json").exists() else {}
+    now = {key: _and_then(before.get(key), value) for key, value in versions().items()}
+    texts = {"recipe.yaml": dump(recipe), "versions.json": json.dumps(now, indent=1) + "\n"}
     for name, text in texts.items():
         part = run / f"{name}.part"
         part.write_text(text)
         part.replace(run / name)
+
+
+def _and_then(before: str | None, now: str) -> str:
+    known = before is None or before.split(THEN)[-1] == now
+    return (before or now) if known else f"{before}{THEN}{now}"
+
+
+def ran_on(run: Path) -> dict[str, str]:
+    """What a run ran on, as it wrote down: device, date, git commit, versions.
+
+    Raises:
+        GapzooError: where it did not, or the file is damaged.
+    """
+    path = run / "versions.json"
+    try:
+        return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise GapzooError(
+            f"{path}, what the run ran on, cannot be read: {error}; remove it and resume the run"
+        ) from None
 
 
 def scores(run: Path) -> dict[str, str]:
@@ -116,9 +139,7 @@ def export(run: Path, output: Path) -> Path:
     module.load_state_dict(state["state_dict"])
     clocks = state.get("callbacks", {})
     minutes = clocks.get("Throughput", {}).get("minutes", clocks.get("TimeBudget", {}).get("spent"))
-    return save(
-        recipe, module, data, output, int(state["global_step"]), _spent(minutes), scores(run)
-    )
+    return save(recipe, module, data, output, run, int(state["global_step"]), minutes)
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -132,11 +153,18 @@ def save(
     module: TrainedModule,
     data: ArchiveDataModule,
     output: Path,
+    run: Path,
     steps: int,
-    spent: dict[str, Any],
-    scores: dict[str, str] | None = None,
+    minutes: float | None,
 ) -> Path:
-    """Save a trained module's averaged network as a checkpoint."""
+    """Save a trained module's averaged network as a checkpoint.
+
+    Args:
+        recipe, module, data: what was trained, on what.
+        output: folder of the checkpoint.
+        run: run folder, which knows what it ran on and its validation losses.
+        steps, minutes: that training took.
+    """
     world = data.world
     backbone: Any = module.backbone
     network: Any = merged(backbone)
@@ -147,9 +175,9 @@ def save(
         **({"active parameters": f"{parameters - idle:,}"} if idle else {}),
         "steps": steps,
         "samples": f"{steps * recipe.batch_size:,}",
-        **spent,
+        **({} if minutes is None else {"minutes": round(float(minutes), 1)}),
         "command": _command(recipe),
-        **versions(),
+        **ran_on(run),
     }
     details = {
         "model": recipe.model,
@@ -162,7 +190,7 @@ def save(
         "license": "Apache-2.0",
         "notes": recipe.notes,
         "parent": _parent(recipe),
-        "scores": scores or {},
+        "scores": scores(run),
     }
     made = checkpoint.Checkpoint(recipe.name, recipe.kind, network, world, details)
     if recipe.kind == "forecaster":
@@ -181,7 +209,10 @@ def _parent(recipe: Recipe) -> str:
 
 
 def _command(recipe: Recipe) -> str:
-    return f"gapzoo train recipes/{recipe.name}.yaml"
+    """By the shipped recipe where it says the same, else by the one beside the weights."""
+    shipped = Path("recipes") / f"{recipe.name}.yaml"
+    same = shipped.is_file() and load(shipped) == recipe
+    return f"gapzoo train {shipped if same else Path('checkpoints') / recipe.name / 'recipe.yaml'}"
 
 
 def calibrate(

@@ -7,6 +7,7 @@ changes single keys with ``key=value``. Unknown keys and wrong types are refused
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ ARCHITECTURE = (
     "schedule_options",
 )
 """Keys that a fine-tuned checkpoint has from its parent."""
+TRAINER = ("devices", "num_nodes", "strategy", "accelerator")
+"""Keys that may also stand together, ``trainer: {devices: 2, strategy: ddp}``."""
 
 
 @dataclass
@@ -75,7 +78,7 @@ class Recipe:
         noise_mean, noise_std: of the log-normal noise levels that training draws.
         cond_dropout: share of samples trained without conditioning.
         devices, num_nodes, strategy, accelerator: as Lightning's Trainer takes them; strategies
-            ``ddp`` (copies) and ``fsdp`` (spread weights).
+            ``ddp`` (copies) and ``fsdp`` (spread weights). Together: ``trainer: {devices: 2}``.
         log_every: steps between rows of the logs.
         checkpoint_minutes: time between two writings of what a killed run goes on from.
         seed: of weights, order, noise.
@@ -204,15 +207,30 @@ def _merged(path: Path, above: tuple[Path, ...]) -> DictConfig:
         raise GapzooError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(own, DictConfig):
         raise GapzooError(f"recipe {path} must be 'key: value' lines")
+    own = _ungrouped(own, str(path))
     base = own.pop("base", None)
     if base is None:
         return own
     return OmegaConf.merge(_merged(path.parent / base, (*above, path)), own)  # type: ignore[return-value]
 
 
+def _ungrouped(values: DictConfig, where: str) -> DictConfig:
+    """``trainer: {devices: 2}`` as ``devices: 2``, in place."""
+    group = values.pop("trainer", {})
+    if not isinstance(group, Mapping | DictConfig):
+        raise GapzooError(f"{where}: 'trainer' is {group}; it takes {', '.join(TRAINER)}")
+    for key in group:
+        if key not in TRAINER:
+            raise GapzooError(f"{where}: unknown key 'trainer.{key}'; {nearest(str(key), TRAINER)}")
+        if key in values:
+            raise GapzooError(f"{where}: '{key}' is there alone and under 'trainer'; remove one")
+    values.update(group)
+    return values
+
+
 def _typed(schema: type, values: Any, where: str, overrides: list[str]) -> Any:
     known = {f.name for f in dataclasses.fields(schema)}
-    changes = _changes(overrides)
+    changes = _ungrouped(_changes(overrides), where)
     for key in [*values, *changes]:
         if key not in known:
             raise GapzooError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")

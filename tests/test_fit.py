@@ -1,6 +1,9 @@
 """From a recipe to a checkpoint on a tiny archive: reloads alike, resumes to the bit."""
 
 import csv
+import dataclasses
+import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +90,37 @@ def test_exporting_the_run_gives_the_same_checkpoint(whole, tmp_path):
     name = "weights.safetensors"
     assert (again / name).read_bytes() == (output / name).read_bytes()
     assert (again / "recipe.yaml").read_text() == (output / "recipe.yaml").read_text()
+
+
+def test_the_card_tells_what_the_run_ran_on_not_what_exports_it(whole, tmp_path):
+    """Nor, after resuming, the last part alone."""
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    old = {"device": "CPU, abacus", "date": "1979-01-01", "git commit": "abc1234"}
+    old["versions"] = "gapzoo 0.0.1, torch 1.0"
+    (run / "versions.json").write_text(json.dumps(old))
+    made = fit.export(run, tmp_path / "made")
+    training = checkpoint.load(made).details["training"]
+    assert {key: training[key] for key in old} == old
+    for key, value in old.items():
+        assert f"| {key} | {value} |" in (made / "card.md").read_text()
+    for _ in range(2):
+        fit.describe(fit.read_run(run), run)
+    found = fit.ran_on(run)
+    assert found == {key: f"{value}, then {fit.versions()[key]}" for key, value in old.items()}
+    (run / "versions.json").write_text("{")
+    with expect(GapzooError, "versions.json", "cannot be read", "resume the run"):
+        fit.export(run, tmp_path / "again")
+
+
+def test_the_command_on_the_card_trains_the_same(wanted, tmp_path, monkeypatch):
+    """The shipped recipe's where nothing was changed; else that of the recipe in the folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "recipes" / f"{wanted.name}.yaml"
+    path.parent.mkdir()
+    path.write_text(recipe.dump(wanted))
+    assert fit._command(wanted) == "gapzoo train recipes/unet_small.toy.yaml"
+    changed = dataclasses.replace(wanted, seed=1)
+    assert fit._command(changed) == "gapzoo train checkpoints/unet_small.toy/recipe.yaml"
 
 
 def test_a_checkpoint_says_where_it_comes_from(whole, wanted, archive):

@@ -67,6 +67,15 @@ def test_a_base_is_changed_by_what_names_it(write):
     assert (found.max_steps, found.hours, found.seed) == (10, [24], 5)
 
 
+def test_what_the_trainer_takes_may_stand_together(write):
+    """In a recipe, its base or a change; a later one wins, key by key."""
+    write("max_steps: 1\ntrainer: {devices: 4, strategy: fsdp, accelerator: cpu}\n", "root.yaml")
+    path = write("base: root.yaml\ntrainer: {devices: 2}\nnum_nodes: 3\n")
+    found = recipe.load(path, ["trainer.strategy=ddp"])
+    assert (found.devices, found.num_nodes, found.strategy) == (2, 3, "ddp")
+    assert found.accelerator == "cpu" and "trainer" not in recipe.dump(found)
+
+
 def test_what_is_written_out_reads_as_the_same(write):
     first = recipe.load(write("max_minutes: 3\ntrain: [1979-01-01, 1980-12-31]\n"))
     assert recipe.load(write(recipe.dump(first), "again.yaml")) == first
@@ -92,6 +101,11 @@ def test_what_is_written_out_reads_as_the_same(write):
         ("max_steps: 1\ntrain: [1979-01-01]", [], ["'train' needs a first and a last day"]),
         ("base: r.yaml", [], ["r.yaml is its own base"]),
         ("base: gone.yaml", [], ["gone.yaml cannot be read"]),
+        ("max_steps: 1\ntrainer: {device: 2}", [], ["'trainer.device'", "'devices'?"]),
+        ("max_steps: 1", ["trainer.strateg=ddp"], ["'trainer.strateg'", "'strategy'?"]),
+        ("max_steps: 1\ntrainer: 2", [], ["r.yaml", "'trainer' is 2", "devices"]),
+        ("devices: 1\ntrainer: {devices: 2}", [], ["'devices' is there alone and under"]),
+        ("max_steps: 1\ntrainer: {devices: two}", [], ["'devices'", "two", "Integer"]),
         ("- 1\n- 2", [], ["r.yaml must be 'key: value' lines"]),
         ("", [], ["max_steps or max_minutes"]),
         ("name: [unclosed", [], ["r.yaml cannot be read"]),

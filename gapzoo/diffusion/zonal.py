@@ -6,8 +6,9 @@ latitudes together,
     E[X_m X_m^H] = E_m diag(lambda_m) E_m^H,        E[X_m X_n^H] = 0 for m != n
 
 It knows the vertical structure, geostrophy (through the phases), the latitudes' own scales, and no
-longitude from another. EOFs of a variance below a threshold are left out; all of their directions
-share one small variance, ``tail``.
+longitude from another. EOFs of a variance below a threshold are left out; the directions left out
+of one wavenumber share one small variance, its tail: at the truncation of a spectral model it is
+smaller by orders of magnitude than at the longest waves; a draw with the mean of both is too rough.
 
 The prior N(0, this) has the Wiener filter as its denoiser: where training is short it is hard to
 beat, which is why networks are trained on top of it (``PreconditionedDenoiser``).
@@ -24,13 +25,17 @@ from torch import Tensor
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator, _checked
 
+FLOOR = 1e-7
+"""Smallest variance of a mode or a tail."""
+
 
 class ZonalCovariance(CovarianceOperator):
     """Diagonal in zonal Fourier modes times their EOFs; acts on states (B,C,H,W).
 
     Args:
         vectors: one (C*H, R_m) complex orthonormal matrix for each m = 0, 1, ...
-        eigenvalues: (sum of R_m + 1,) variances of their coefficients, then the tail's.
+        eigenvalues: (sum of R_m + W//2+1,) variances of their coefficients, then the tails'; or
+            (sum of R_m + 1,) with one tail for all wavenumbers.
         shape: (C, H, W).
     """
 
@@ -39,11 +44,14 @@ class ZonalCovariance(CovarianceOperator):
     ) -> None:
         if len(vectors) != shape[2] // 2 + 1:
             raise GapzooError(f"{len(vectors)} zonal wavenumbers for {shape[2]} longitudes")
-        if len(eigenvalues) != sum(v.shape[1] for v in vectors) + 1:
-            raise GapzooError("eigenvalues must be one a vector, then that of the tail")
+        self.ranks = [v.shape[1] for v in vectors]
+        if len(eigenvalues) - sum(self.ranks) not in (1, len(vectors)):
+            raise GapzooError(
+                "eigenvalues must be one a vector, then those of the tails, "
+                f"1 or {len(vectors)}; here are {len(eigenvalues)} for {sum(self.ranks)} vectors"
+            )
         self.vectors, self.shape = [v.to(torch.complex64) for v in vectors], shape
         self.eigenvalues = _checked(eigenvalues.float())
-        self.ranks = [v.shape[1] for v in vectors]
 
     @classmethod
     def fit(cls, states: Iterable[Tensor], threshold: float = 1e-2) -> ZonalCovariance:
@@ -88,29 +96,49 @@ class ZonalCovariance(CovarianceOperator):
         threshold: float,
         shape: tuple[int, int, int],
     ) -> ZonalCovariance:
-        vectors, values, dropped = [], [], []
+        vectors, values, tails = [], [], []
         for level, basis in spectra:
             keep = level > threshold
             vectors.append(basis[:, keep])
             values.append(level[keep])
-            dropped.append(level[~keep].clamp(min=0))
-        tail = torch.cat(dropped)
-        mean = tail.mean() if len(tail) else torch.cat(values).min()
-        return cls(vectors, torch.cat([*values, mean.clamp(min=1e-6)[None]]), shape)
+            left = level[~keep].clamp(min=0)
+            tails.append(left.mean() if len(left) else level.min())
+        tail = torch.stack(tails).clamp(min=FLOOR)
+        return cls(vectors, torch.cat([*values, tail]), shape)
 
     def of(self, errors: Tensor) -> Self:
         """The covariance of errors (N,C,H,W), their mean not subtracted, in the same basis."""
-        inside = self.analyse(errors)
-        variance = inside.abs().square().mean(0)
-        rest = _modes(errors - self.synthesise(inside, errors))
-        size = sum(v.shape[0] - v.shape[1] for v in self.vectors)
-        tail = rest.abs().square().mean(1).sum() / max(size, 1)
-        found = torch.cat([variance, tail[None]]).clamp(min=1e-6)
+        found = self.products(errors, errors).clamp(min=FLOOR)
         return self.with_eigenvalues(found.to(self.eigenvalues))
+
+    def products(self, a: Tensor, b: Tensor) -> Tensor:
+        """Means of Re(a b*) over states (N,C,H,W): of each mode, then of a tail's direction."""
+        inside, rest, sizes = [], [], []
+        for x, y, e in zip(_modes(a), _modes(b), self.vectors, strict=True):
+            e = e.to(x)
+            p, q = x @ e.conj(), y @ e.conj()
+            inside.append((p * q.conj()).real.mean(0))
+            rest.append(((x - p @ e.T) * (y - q @ e.T).conj()).real.mean(0).sum())
+            sizes.append(e.shape[0] - e.shape[1])
+        total, size = torch.stack(rest), torch.tensor(sizes)
+        if self.tail_count == 1:
+            total, size = total.sum(0, keepdim=True), size.sum(0, keepdim=True)
+        return torch.cat([*inside, total / size.clamp(min=1).to(total)])
+
+    @property
+    def tail_count(self) -> int:
+        """1, or one a wavenumber."""
+        return len(self.eigenvalues) - sum(self.ranks)
+
+    def tails(self, gains: Tensor) -> Tensor:
+        """The wavenumbers' tails (..., W//2+1) in gains of all modes (..., len(eigenvalues))."""
+        return gains[..., sum(self.ranks) :].expand(*gains.shape[:-1], len(self.vectors))
 
     def same_basis(self, other: CovarianceOperator) -> bool:
         """Whether the vectors are the same objects or the same numbers."""
         if not isinstance(other, ZonalCovariance) or self.ranks != other.ranks:
+            return False
+        if self.tail_count != other.tail_count:
             return False
         pairs = zip(self.vectors, other.vectors, strict=True)
         return all(a is b or torch.equal(a, b) for a, b in pairs)
@@ -124,17 +152,24 @@ class ZonalCovariance(CovarianceOperator):
     def synthesise(self, coefficients: Tensor, like: Tensor) -> Tensor:
         """State (B,C,H,W) of the coefficients."""
         parts = coefficients.split(self.ranks, 1)
-        modes = [c @ e.T.to(c) for c, e in zip(parts, self.vectors, strict=True)]
-        waves = torch.stack(modes, -1).unflatten(1, self.shape[:2])
-        return torch.fft.irfft(waves, n=self.shape[2], norm="ortho")
+        return self._grid([c @ e.T.to(c) for c, e in zip(parts, self.vectors, strict=True)])
+
+    def _grid(self, waves: list[Tensor]) -> Tensor:
+        """(B,C,H,W) of its Fourier coefficients (B, C*H), one wavenumber after another."""
+        stacked = torch.stack(waves, -1).unflatten(1, self.shape[:2])
+        return torch.fft.irfft(stacked, n=self.shape[2], norm="ortho")
 
     def filter(self, v: Tensor, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
-        """``g_tail v + E (g - g_tail) E^H v``; each scalar is () or one a member."""
+        """``g_tail v + E (g - g_tail) E^H v`` by wavenumber; scalars are () or one a member."""
         values = self.eigenvalues.to(device=v.device, dtype=v.dtype)
         gains = _rows(gain(values, *[s.to(values).reshape(-1, 1) for s in scalars]), values)
-        tail, inside = gains[:, -1:], gains[:, :-1]
-        change = self.synthesise((inside - tail) * self.analyse(v), v)
-        return tail[:, :, None, None] * v + change
+        inside = gains[:, : sum(self.ranks)]
+        parts = zip(_modes(v), self.vectors, inside.split(self.ranks, 1), strict=True)
+        waves = []
+        for (x, e, g), tail in zip(parts, self.tails(gains).unbind(1), strict=True):
+            change = ((g - tail[:, None]) * (x @ e.conj().to(x))) @ e.T.to(x)
+            waves.append(tail[:, None] * x + change)
+        return self._grid(waves)
 
     def point_variance(self, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
         """Variance of ``Q diag(gain) Q^T`` by channel, area unweighted: (S, C).
@@ -144,9 +179,16 @@ class ZonalCovariance(CovarianceOperator):
         """
         columns = [s.reshape(-1, 1).to(self.eigenvalues) for s in scalars]
         gains = _rows(gain(self.eigenvalues, *columns), self.eigenvalues)
-        share = self._shares.to(gains)
-        inside, tail = gains[:, :-1], gains[:, -1:]
-        return tail + (inside - tail) @ share
+        share, tails = self._shares.to(gains), self.tails(gains)
+        inside, ranks = gains[:, : sum(self.ranks)], torch.tensor(self.ranks, device=gains.device)
+        above = (inside - tails.repeat_interleave(ranks, 1)) @ share
+        return (tails @ self._weights.to(gains))[:, None] / self.shape[2] + above
+
+    @property
+    def _weights(self) -> Tensor:
+        """(W//2+1,) how often each wavenumber counts: those with a conjugate twice."""
+        width = self.shape[2]
+        return torch.tensor([1.0 if m in (0, width / 2) else 2.0 for m in range(width // 2 + 1)])
 
     @property
     def _shares(self) -> Tensor:
@@ -154,8 +196,7 @@ class ZonalCovariance(CovarianceOperator):
         if not hasattr(self, "_cached"):
             channels, height, width = self.shape
             rows = []
-            for m, e in enumerate(self.vectors):
-                twice = 1.0 if m in (0, width / 2) else 2.0
+            for twice, e in zip(self._weights, self.vectors, strict=True):
                 power = e.abs().square().unflatten(0, (channels, height)).sum(1)
                 rows.append(twice * power.T / (height * width))
             self._cached = torch.cat(rows)
@@ -188,7 +229,7 @@ class RegressedErrors(ZonalCovariance):
 
     Args:
         climatology: whose modes these are.
-        eigenvalues: P's, the tail's last.
+        eigenvalues: P's, the tails' last.
         gain: g, alike.
     """
 

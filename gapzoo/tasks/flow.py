@@ -61,11 +61,14 @@ def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> T
 
 def _zonal_variance(error: ZonalCovariance) -> Tensor:
     """(C*H,) sum over wavenumbers of tail + |E|^2 (lambda - tail), those above 0 twice."""
-    *inside, tail = error.eigenvalues.split([*error.ranks, 1])
+    *inside, _ = error.eigenvalues.split([*error.ranks, error.tail_count])
+    tails = error.tails(error.eigenvalues)
     width, found = error.shape[2], torch.zeros(error.shape[0] * error.shape[1])
     for m, (vectors, values) in enumerate(zip(error.vectors, inside, strict=True)):
         power = vectors.real.square() + vectors.imag.square()
-        found += (1 if m in (0, width / 2) else 2) / width * (tail + power @ (values - tail))
+        found += (
+            (1 if m in (0, width / 2) else 2) / width * (tails[m] + power @ (values - tails[m]))
+        )
     return found
 
 

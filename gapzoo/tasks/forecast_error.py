@@ -74,27 +74,19 @@ def mode_errors(forecasts: Tensor, truths: Tensor, climatology: ZonalCovariance)
 
         g = <x f> / <f f>,      rho^2 = <x f>^2 / (<f f> <x x>),      P = (1 - rho^2) L
 
-    with averages over forecasts and over the real and imaginary part. All of the climatology's tail
-    is one mode.
+    with averages over forecasts and over the real and imaginary part. A tail of
+    the climatology is one mode.
 
     Args:
         forecasts: (N, C, H, W) normalised.
         truths: (N, C, H, W), what they forecast.
         climatology: L.
     """
-    sums = [_products(climatology, forecasts, v) for v in (truths, forecasts)]
+    sums = [climatology.products(forecasts, v) for v in (truths, forecasts)]
     both, own = sums[0].clamp(min=0), sums[1].clamp(min=1e-12)
-    power = _products(climatology, truths, truths).clamp(min=1e-12)
+    power = climatology.products(truths, truths).clamp(min=1e-12)
     unknown = (1 - both**2 / (own * power)).clamp(1e-4, 1.0)
     return RegressedErrors(climatology, unknown * climatology.eigenvalues, both / own)
-
-
-def _products(basis: ZonalCovariance, a: Tensor, b: Tensor) -> Tensor:
-    """Means of Re(a b*) of every mode, then that of the tail."""
-    inside_a, inside_b = basis.analyse(a), basis.analyse(b)
-    modes = (inside_a * inside_b.conj()).real.mean(0)
-    rest_a, rest_b = (v - basis.synthesise(c, v) for v, c in ((a, inside_a), (b, inside_b)))
-    return torch.cat([modes, (rest_a * rest_b).mean()[None]])
 
 
 LEAST = 0.02

@@ -132,17 +132,36 @@ def test_a_gain_alike_for_all_modes_is_a_factor(cut):
     torch.testing.assert_close(by_member, 2 * torch.arange(3.0).reshape(3, 1, 1, 1) * v)
 
 
-def test_the_tail_gets_exactly_its_own_gain_and_the_mean_variance_of_what_was_dropped(full, cut):
+def test_each_tail_gets_exactly_its_own_gain_and_the_mean_variance_of_what_was_dropped(full, cut):
     v = sample(4, seed=6).double()
     outside = v - cut.synthesise(cut.analyse(v), v)
     assert outside.norm() > 0.1 * v.norm()
-    tail = cut.eigenvalues[-1].double()
+    tails = cut.eigenvalues[-5:].double()
+    assert tails.max() > 1.5 * tails.min()
+    waves = torch.fft.rfft(outside) / (1 + tails)
     got = cut.filter(outside, lambda b: 1 / (1 + b))
-    torch.testing.assert_close(got, outside / (1 + tail), rtol=1e-5, atol=1e-5)
-    every = full.eigenvalues[:-1]
-    kept, dropped = every[every > 1.0], every[every <= 1.0]
-    torch.testing.assert_close(cut.eigenvalues[:-1].sort().values, kept.sort().values)
-    torch.testing.assert_close(cut.eigenvalues[-1], dropped.mean())
+    torch.testing.assert_close(got, torch.fft.irfft(waves, n=SHAPE[2]), rtol=1e-5, atol=1e-5)
+    for every, inside, tail in zip(
+        full.eigenvalues[:-5].split(full.ranks),
+        cut.eigenvalues[:-5].split(cut.ranks),
+        cut.eigenvalues[-5:],
+        strict=True,
+    ):
+        torch.testing.assert_close(inside.sort().values, every[every > 1.0].sort().values)
+        torch.testing.assert_close(tail, every[every <= 1.0].mean())
+
+
+def test_one_tail_for_all_wavenumbers_is_white(cut):
+    """What checkpoints before the tails by wavenumber hold."""
+    few = cut.eigenvalues[: sum(cut.ranks)]
+    one = ZonalCovariance(cut.vectors, torch.cat([few, torch.tensor([0.3])]), SHAPE)
+    same = ZonalCovariance(cut.vectors, torch.cat([few, torch.full((5,), 0.3)]), SHAPE)
+    torch.testing.assert_close(dense(one), dense(same))
+    ratios = torch.tensor([0.1, 2.0])
+    for gain in (lambda b, r: b / (b + r**2), lambda b, r: r * b):
+        found, expected = (c.point_variance(gain, ratios) for c in (one, same))
+        torch.testing.assert_close(found, expected)
+    assert not one.same_basis(same) and one.of(sample(9)).same_basis(one)
 
 
 def test_with_a_tail_the_leading_directions_keep_their_variance(cut):
@@ -150,8 +169,11 @@ def test_with_a_tail_the_leading_directions_keep_their_variance(cut):
     level, vectors = torch.linalg.eigh(moments)
     top = vectors[:, level > 1.0]
     torch.testing.assert_close(top.T @ matrix @ top, top.T @ moments @ top, rtol=1e-4, atol=1e-4)
-    known = torch.linalg.eigvalsh(matrix)[: int((level <= 1.0).sum())]
-    torch.testing.assert_close(known, cut.eigenvalues[-1].double().expand(len(known)))
+    twice = [1, 2, 2, 2, 1]  # a wavenumber's cosine and sine
+    left = [t * (len(e) - len(e.T)) for t, e in zip(twice, cut.vectors, strict=True)]
+    tails = cut.eigenvalues[-5:].double().repeat_interleave(torch.tensor(left))
+    known = torch.linalg.eigvalsh(matrix)[: len(tails)]
+    torch.testing.assert_close(known, tails.sort().values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (2, 3, 7)])
@@ -168,20 +190,20 @@ def test_point_variance_is_the_diagonal_averaged_by_channel(shape, threshold):
         diagonal = dense(covariance, gain, r).diagonal().reshape(shape).mean((1, 2))
         torch.testing.assert_close(row.double(), diagonal, rtol=1e-4, atol=1e-6)
     plain = dense(covariance).diagonal().reshape(shape).mean((1, 2))
-    torch.testing.assert_close(covariance.point_variance(lambda b: b)[0].double(), plain)
+    torch.testing.assert_close(covariance.point_variance(lambda b: b)[0], plain.float())
 
 
 def test_errors_in_the_basis_are_what_a_direct_computation_gives(cut):
     errors = sample(60, seed=7) + 0.3
     waves = torch.fft.rfft(errors.double(), dim=-1).flatten(1, 2) / SHAPE[2] ** 0.5
-    variance, rest, size = [], 0.0, 0
+    variance, tails = [], []
     for m, e in enumerate(cut.vectors):
         e, moments = e.to(waves), waves[:, :, m].T @ waves[:, :, m].conj() / len(errors)
         inside = (e.conj().T @ moments @ e).diagonal().real
         variance.append(inside)
-        rest, size = rest + moments.diagonal().real.sum() - inside.sum(), size + len(e) - len(e.T)
+        tails.append((moments.diagonal().real.sum() - inside.sum()) / (len(e) - len(e.T)))
     found = cut.of(errors)
-    expected = torch.cat([*variance, (rest / size)[None]]).float()
+    expected = torch.cat([*variance, torch.stack(tails)]).float()
     torch.testing.assert_close(found.eigenvalues, expected, rtol=1e-4, atol=1e-5)
     assert found.same_basis(cut) and cut.same_basis(found)
 
@@ -196,8 +218,8 @@ def test_cross_validated_variances_are_right_on_average_for_states_not_seen():
     other = sample(4000, seed=21)
 
     def bias(found):
-        truth = found.of(other).eigenvalues[:-1]
-        return (found.eigenvalues[:-1].clamp(min=1e-6) / truth).log().mean()
+        truth = found.of(other).eigenvalues[:-5]
+        return (found.eigenvalues[:-5].clamp(min=1e-6) / truth).log().mean()
 
     samples = [sample(60, seed=20 + k) for k in range(2, 10)]
     plain = [bias(ZonalCovariance.fit([few], threshold=0)) for few in samples]
@@ -230,7 +252,7 @@ def test_other_bases_are_not_its_own(full, cut):
 def test_wrong_sizes_are_refused(cut):
     with pytest.raises(GapzooError, match="5 zonal wavenumbers for 10 longitudes"):
         ZonalCovariance(cut.vectors, cut.eigenvalues, (2, 4, 10))
-    with pytest.raises(GapzooError, match="tail"):
+    with pytest.raises(GapzooError, match="tails, 1 or 5"):
         ZonalCovariance(cut.vectors, cut.eigenvalues[:-1], SHAPE)
     with pytest.raises(GapzooError, match="negative"):
         ZonalCovariance(cut.vectors, -cut.eigenvalues, SHAPE)

@@ -86,8 +86,10 @@ def test_the_regression_of_a_forecast_whose_gain_and_coherence_are_known(climato
     e = climatology.with_eigenvalues(rest).sample(torch.randn(count, *SHAPE, generator=g))
     truths = climatology.filter(f, lambda b: a.to(b)) + e
     found = mode_errors(f, truths, climatology)
-    torch.testing.assert_close(found.gain, a, rtol=0.1, atol=0.06)
-    torch.testing.assert_close(found.eigenvalues, rest, rtol=0.1, atol=1e-3)
+    left = [len(v) > rank for v, rank in zip(climatology.vectors, climatology.ranks, strict=True)]
+    there = torch.tensor([True] * sum(climatology.ranks) + left)  # some tails have no direction
+    torch.testing.assert_close(found.gain[there], a[there], rtol=0.1, atol=0.06)
+    torch.testing.assert_close(found.eigenvalues[there], rest[there], rtol=0.1, atol=1e-3)
 
 
 def test_members_are_each_their_own(climatology):

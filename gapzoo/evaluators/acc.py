@@ -65,11 +65,9 @@ class ACC(Evaluator):
             raise GapzooError(f"no order of averaging '{order}'; {nearest(order, get_args(Order))}")
         self.centred, self.order = centred, order
 
-    def sums(
-        self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
-    ) -> Sums:
+    def gathered(self, fields: Sums, truth: Tensor, weight: Tensor) -> Sums:
         """Weighted sums of the products, and the ratio of each sample times its weight."""
-        found = super().sums(forecast, truth, weight, climatology)
+        found = super().gathered(fields, truth, weight)
         by_sample = correlation(means_of(found), self.centred)
         empty = found["weight"] == 0
         return {**found, "acc": torch.where(empty, 0, by_sample) * found["weight"]}

@@ -78,8 +78,12 @@ class Evaluator(Metric):
         return self.labels
 
     def fields(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> Sums:
-        """Statistics at each point: names to (B,*E,H,W)."""
+        """What does not depend on the region: statistics at each point, names to (B,*E,H,W)."""
         raise NotImplementedError
+
+    def gathered(self, fields: Sums, truth: Tensor, weight: Tensor) -> Sums:
+        """``fields`` summed over area; a metric whose fields are no such points overrides it."""
+        return gathered(fields, truth, weight)
 
     def finish(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the statistics' means, each (*E) or (*E,K)."""
@@ -89,7 +93,18 @@ class Evaluator(Metric):
         self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
     ) -> Sums:
         """Statistics summed over area by sample; ``weight`` is (H,W) or (B,*E,H,W)."""
-        return gathered(self.fields(forecast, truth, climatology), truth, weight)
+        return self.sums_by_region(forecast, truth, [weight], climatology)[0]
+
+    def sums_by_region(
+        self,
+        forecast: Tensor,
+        truth: Tensor,
+        weights: Sequence[Tensor],
+        climatology: Tensor | None,
+    ) -> list[Sums]:
+        """``sums`` for each of several weights; the fields are found once."""
+        fields = self.fields(forecast, truth, climatology)
+        return [self.gathered(fields, truth, weight) for weight in weights]
 
     @torch.no_grad()
     def samples(
@@ -105,9 +120,7 @@ class Evaluator(Metric):
             GapzooError: where shapes disagree, or truth or climatology are not finite at a point
                 that counts.
         """
-        weight = self.checked(forecast, truth, mask, climatology)
-        found = self.sums(forecast, truth, weight, climatology)
-        return poisoned(found, forecast, weight) if self.counts_members else found
+        return samples_by_region([self], forecast, truth, mask, climatology)[0]
 
     def checked(
         self, forecast: Tensor, truth: Tensor, mask: Tensor | None, climatology: Tensor | None
@@ -189,21 +202,25 @@ def samples_by_region(
     climatology: Tensor | None = None,
     **given: Tensor | None,
 ) -> list[Sums]:
-    """``samples`` of one metric in several regions; statistics at points are found once.
+    """``samples`` of one metric in several regions; what they share is found once.
 
     Args:
         evaluators: alike but for their regions.
         given: more that ``samples`` takes, as ``series``; the other arguments as there.
     """
     first = evaluators[0]
-    if type(first).sums is not Evaluator.sums or given:
+    if given:
         return [e.samples(forecast, truth, mask, climatology, **given) for e in evaluators]
     weights = [e.checked(forecast, truth, mask, climatology) for e in evaluators]
-    fields = first.fields(forecast, truth, climatology)
-    found = [gathered(fields, truth, weight) for weight in weights]
+    if type(first).sums is Evaluator.sums:
+        found = first.sums_by_region(forecast, truth, weights, climatology)
+    else:
+        pairs = zip(evaluators, weights, strict=True)
+        found = [e.sums(forecast, truth, w, climatology) for e, w in pairs]
     if not first.counts_members:
         return found
-    return [poisoned(s, forecast, w) for s, w in zip(found, weights, strict=True)]
+    bad = (~torch.isfinite(forecast)).any(1)
+    return [poisoned(s, bad, w) for s, w in zip(found, weights, strict=True)]
 
 
 def gathered(fields: Sums, truth: Tensor, weight: Tensor) -> Sums:
@@ -231,9 +248,9 @@ def area_sum(field: Tensor, weight: Tensor) -> Tensor:
     return (field.double() * weight).sum((-2, -1))
 
 
-def poisoned(sums: Sums, forecast: Tensor, weight: Tensor) -> Sums:
-    """Statistics made NaN where a member is not finite at a point that counts."""
-    bad = ((~torch.isfinite(forecast)).any(1) & (weight > 0)).any(-1).any(-1)
+def poisoned(sums: Sums, nonfinite: Tensor, weight: Tensor) -> Sums:
+    """Statistics made NaN where a member is not finite (B,*E,H,W) at a point that counts."""
+    bad = (nonfinite & (weight > 0)).any(-1).any(-1)
 
     def marked(value: Tensor) -> Tensor:
         where = bad.reshape(bad.shape + (1,) * (value.ndim - bad.ndim))

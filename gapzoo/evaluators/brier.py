@@ -62,21 +62,26 @@ class Brier(Evaluator):
         """The thresholds among them."""
         return {**self.labels, "threshold": self.thresholds}
 
-    def sums(
-        self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
-    ) -> Sums:
-        """Statistics of each threshold, stacked behind the kept axes."""
+    def fields(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> Sums:
+        """Fields of each threshold, (B,*E,T,H,W)."""
         each = [
-            self.event_sums((forecast >= c).float().mean(1), truth >= c, forecast.shape[1], weight)
+            self.event_fields((forecast >= c).float().mean(1), truth >= c, forecast.shape[1])
             for c in self.thresholds
         ]
-        names, behind = each[0], truth.ndim - 2
-        found = {name: torch.stack([e[name] for e in each], behind) for name in names}
-        return {"weight": total_weight(weight, truth), **found}
+        return {name: torch.stack([e[name] for e in each], -3) for name in each[0]}
 
-    def event_sums(self, p: Tensor, o: Tensor, members: int, weight: Tensor) -> Sums:
-        """Weighted sums of one event: (B,*E) each."""
-        return {"brier": area_sum(brier(p, o, members, self.estimator), weight)}
+    def event_fields(self, p: Tensor, o: Tensor, members: int) -> Sums:
+        """Fields of one event, (B,*E,H,W), from the share p of members and the event o (bool)."""
+        return {"brier": brier(p, o, members, self.estimator)}
+
+    def gathered(self, fields: Sums, truth: Tensor, weight: Tensor) -> Sums:
+        """Weighted sums by threshold."""
+        behind = weight[..., None, :, :] if weight.ndim > 2 else weight
+        return {"weight": total_weight(weight, truth), **self.added(fields, behind)}
+
+    def added(self, fields: Sums, weight: Tensor) -> Sums:
+        """Sums over area, (B,*E,T) or (B,*E,T,K); the weight fits the fields."""
+        return {name: area_sum(field, weight) for name, field in fields.items()}
 
 
 @EVALUATORS.register("reliability")
@@ -91,16 +96,20 @@ class Reliability(Brier):
     labels: ClassVar = {"reliability": ("probability", "frequency", "share")}
     size = 10
 
-    def event_sums(self, p: Tensor, o: Tensor, members: int, weight: Tensor) -> Sums:
-        """Weight, forecast probability and events by bin: (B,*E,10) each."""
-        share = weight.expand(p.shape).flatten(-2)
-        flat = p.double().flatten(-2)
+    def event_fields(self, p: Tensor, o: Tensor, members: int) -> Sums:
+        """Forecast probability and event."""
+        return {"probability": p, "event": o}
+
+    def added(self, fields: Sums, weight: Tensor) -> Sums:
+        """Weight, forecast probability and events by bin: (B,*E,T,10) each."""
+        flat = fields["probability"].double().flatten(-2)
+        share = weight.expand(fields["event"].shape).flatten(-2)
         which = (flat * self.size + 1e-6).long().clamp(max=self.size - 1)
 
         def binned(value: Tensor) -> Tensor:
             return value.new_zeros((*flat.shape[:-1], self.size)).scatter_add_(-1, which, value)
 
-        events = share * o.flatten(-2)
+        events = share * fields["event"].flatten(-2)
         return {
             "count": binned(share),
             "probability": binned(share * flat),

@@ -21,19 +21,24 @@ from gapzoo.evaluators import EVALUATORS
 from gapzoo.evaluators.base import Evaluator, Sums, total_weight
 
 
-def rank_counts(
-    forecast: Tensor, truth: Tensor, weight: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
-    """Weight of each rank: (B,M,*E,H,W), (B,*E,H,W) to (B,*E,M+1) float64."""
-    x, y = forecast.flatten(-2), truth.flatten(-2)
-    low = (x < y[:, None]).sum(1)
-    ties = (x == y[:, None]).sum(1)
-    if generator is not None:
-        draw = torch.rand(ties.shape, generator=generator).to(ties.device)
-        low, ties = low + (draw * (ties + 1)).long(), torch.zeros_like(ties)
-    share = weight.expand(truth.shape).flatten(-2) / (ties + 1)
-    steps = share.new_zeros((*y.shape[:-1], forecast.shape[1] + 2))
-    steps.scatter_add_(-1, low, share).scatter_add_(-1, low + ties + 1, -share)
+def ranks(
+    forecast: Tensor, truth: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Least rank of the truth, and members equal to it: (B,M,*E,H,W) to (B,*E,H,W) each."""
+    low = (forecast < truth[:, None]).sum(1)
+    ties = (forecast == truth[:, None]).sum(1)
+    if generator is None:
+        return low, ties
+    draw = torch.rand(ties.shape, generator=generator).to(ties.device)
+    return low + (draw * (ties + 1)).long(), torch.zeros_like(ties)
+
+
+def rank_counts(low: Tensor, ties: Tensor, weight: Tensor, members: int) -> Tensor:
+    """Weight of each rank, (B,*E,M+1) float64, from ``ranks``."""
+    share = (weight / (ties + 1)).flatten(-2)
+    first, ties = low.flatten(-2), ties.flatten(-2)
+    steps = share.new_zeros((*share.shape[:-1], members + 2))
+    steps.scatter_add_(-1, first, share).scatter_add_(-1, first + ties + 1, -share)
     return steps.cumsum(-1)[..., :-1]
 
 
@@ -55,11 +60,14 @@ class RankHistogram(Evaluator):
         super().__init__(area_weights, region=region)
         self.generator = generator
 
-    def sums(
-        self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
-    ) -> Sums:
+    def fields(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> Sums:
+        """Ranks and ties at each point, and the number of members."""
+        low, ties = ranks(forecast, truth, self.generator)
+        return {"low": low, "ties": ties, "members": torch.tensor(forecast.shape[1])}
+
+    def gathered(self, fields: Sums, truth: Tensor, weight: Tensor) -> Sums:
         """Weight of each rank."""
-        counts = rank_counts(forecast, truth, weight, self.generator)
+        counts = rank_counts(fields["low"], fields["ties"], weight, int(fields["members"]))
         return {"weight": total_weight(weight, truth), "counts": counts}
 
 

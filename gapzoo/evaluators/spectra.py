@@ -39,7 +39,7 @@ def coefficients(field: Tensor) -> Tensor:
 
 def zonal_power(field: Tensor) -> Tensor:
     """P_k of each row: (...,H,W) to (...,H,W//2+1) float64, units squared."""
-    return coefficients(field).abs().square()
+    return _squared(coefficients(field))
 
 
 def row_weights(weight: Tensor) -> Tensor:
@@ -58,22 +58,24 @@ class Spectrum(Evaluator):
     statistics: ClassVar[tuple[str, ...]] = ("power",)
     bins: ClassVar[tuple[str, ...]] = ("zonal_wavenumber",)
 
-    def sums(
-        self, forecast: Tensor, truth: Tensor, weight: Tensor, climatology: Tensor | None
-    ) -> Sums:
-        """Row-weighted sums of power and cross power, averaged over members."""
-        rows = row_weights(weight)
+    def fields(self, forecast: Tensor, truth: Tensor, climatology: Tensor | None) -> Sums:
+        """Power and cross power of each row, averaged over members: (B,*E,H,W//2+1)."""
         members, g = forecast.shape[1], coefficients(truth)
-        found = {"truth_power": _row_sum(g.abs().square(), rows)}
+        power, mean = torch.zeros_like(g.real), torch.zeros_like(g)
         for m in range(members):
             f = coefficients(forecast[:, m])
-            cross = f * g.conj()
-            parts = {"power": f.abs().square(), "real": cross.real, "imaginary": cross.imag}
-            for name in set(parts) & set(self.statistics):
-                part = _row_sum(parts[name], rows) / members
-                found[name] = found[name] + part if name in found else part
-        kept = {name: found[name] for name in self.statistics}
-        return {"weight": rows.sum(-1).expand(truth.shape[:-2]), **kept}
+            power += _squared(f) / members
+            mean += f / members
+        cross = mean * g.conj()
+        every = {"power": power, "truth_power": _squared(g)}
+        every |= {"real": cross.real, "imaginary": cross.imag}
+        return {name: every[name] for name in self.statistics}
+
+    def gathered(self, fields: Sums, truth: Tensor, weight: Tensor) -> Sums:
+        """Row-weighted sums."""
+        rows = row_weights(weight)
+        found = {name: _row_sum(field, rows) for name, field in fields.items()}
+        return {"weight": rows.sum(-1).expand(truth.shape[:-2]), **found}
 
 
 @EVALUATORS.register("spectrum_ratio")
@@ -97,6 +99,11 @@ class Coherence(Spectrum):
         """Square of the mean cross power over the product of powers."""
         cross = means["real"].square() + means["imaginary"].square()
         return cross / (means["power"] * means["truth_power"])
+
+
+def _squared(z: Tensor) -> Tensor:
+    """|z|^2; without the root that ``abs`` takes."""
+    return z.real.square() + z.imag.square()
 
 
 def _row_sum(power: Tensor, rows: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import scoringrules
 import torch
 
 from gapzoo.evaluators import EVALUATORS
+from gapzoo.evaluators.base import samples_by_region
 
 
 @pytest.mark.parametrize(("estimator", "theirs"), [("fair", "fair"), ("biased", "nrg")])
@@ -35,3 +36,22 @@ def test_one_point_is_the_crps(case):
         metric.update(forecast, truth)
         found.append(metric.compute())
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [3, 12])
+def test_bands_at_once_agree_with_scoringrules(members):
+    """More members than points in a row, and fewer; what lies outside a band may be missing."""
+    generator = torch.Generator().manual_seed(members)
+    x, y = torch.randn(2, members, 4, 6, 8, generator=generator), torch.randn(2, 4, 6, 8)
+    area = np.array([1.0, 2.0, 3.0, 3.0, 2.0, 1.0])
+    bands = [np.repeat(np.array(b, float)[:, None], 8, 1)
+             for b in ([0, 1, 1, 1, 1, 1], [0, 0, 0.5, 1, 0, 0])]  # fmt: skip
+    y[:, :, 0] = x[:, :, :, 0] = torch.nan
+    metrics = [EVALUATORS.build("energy_score", area_weights=area, region=b) for b in bands]
+    for band, sums in zip(bands, samples_by_region(metrics, x, y), strict=True):
+        weight = (area[:, None] * band).flatten()
+        root = np.sqrt(weight / weight.sum())[weight > 0]
+        inside = [v.flatten(-2).double().numpy()[..., weight > 0] * root for v in (y, x)]
+        expected = scoringrules.es_ensemble(*inside, m_axis=1, v_axis=-1, estimator="fair")
+        found = sums["energy_score"] / sums["weight"]
+        np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from gapzoo.core import GapzooError
 from gapzoo.evaluators import EVALUATORS
+from gapzoo.evaluators.base import samples_by_region
 
 same = torch.testing.assert_close
 EXACT = {"rtol": 1e-9, "atol": 1e-9, "equal_nan": True}
@@ -190,3 +191,25 @@ def _worker(rank, case, folder):
     found = {name: case.score(name, part).numpy() for name in EVALUATORS}
     np.savez(folder / f"{rank}.npz", **found)
     dist.destroy_process_group()
+
+
+BANDS = ([1, 1, 1, 1, 1, 1], [0, 0.3, 1, 1, 0, 0], [0, 0, 0, 0.2, 1, 1])
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_regions_at_once_are_each_alone(case, name, masked):
+    regions = [np.repeat(np.array(rows, float)[:, None], 8, 1) for rows in BANDS]
+    mask = torch.ones(6, 8, dtype=torch.bool)
+    if masked:
+        mask[4] = False
+        case.truth[..., 4, :] = torch.nan
+    metrics = [case.build(name, region=region) for region in regions]
+    given = case.climatology(metrics[0]), case.series(metrics[0])
+    inputs = (case.forecast, case.truth, mask if masked else None, given[0])
+    together = samples_by_region(metrics, *inputs, **given[1])
+    for metric, sums in zip(metrics, together, strict=True):
+        alone = metric.samples(*inputs, **given[1])
+        assert sums.keys() == alone.keys()
+        for key, value in alone.items():
+            same(sums[key], value, rtol=1e-12, atol=1e-12, equal_nan=True)

@@ -17,14 +17,17 @@ COLUMNS = 8
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a forecast store against a truth: table here, NetCDF and JSON of all scores."""
-    import gapzoo
+    from gapzoo.data.workers import Workers
     from gapzoo.evaluators.saved import write
+    from gapzoo.tasks import scoring
 
     forecast = _chosen(_opened(args.forecast), args)
     truth, climate, land = _truth(args.truth, forecast)
     references = _references(args, forecast, truth, climate)
-    with _bar("blocks") as (bar, task):
-        scores = gapzoo.evaluate(
+    workers = Workers(args.workers, threads=True, scheduler=args.scheduler)
+    with _bar("chunks") as (bar, task):
+        scores = scoring.evaluate(
+            workers,
             forecast,
             truth,
             args.metrics,
@@ -79,13 +82,20 @@ def _compare(
 
 
 def _opened(path: str) -> Any:
-    """A store or file, its times to the microsecond (nanoseconds end in 2262)."""
+    """A store or file, its times to the microsecond (nanoseconds end in 2262).
+
+    By its whole path: workers of a cluster may have been started elsewhere.
+    """
     import xarray as xr
 
     from gapzoo.data.opening import open_dataset
 
     coder = xr.coders.CFDatetimeCoder(time_unit="us")
-    return open_dataset(path, options={"decode_timedelta": True, "decode_times": coder})
+    return open_dataset(_whole(path), options={"decode_timedelta": True, "decode_times": coder})
+
+
+def _whole(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
 
 
 def _chosen(forecast: Any, args: argparse.Namespace) -> Any:
@@ -121,7 +131,7 @@ def _truth(path: str, forecast: Any) -> tuple[Any, Any, Any]:
     from gapzoo.data.archive import Archive
 
     try:
-        archive = Archive(path)
+        archive = Archive(_whole(path))
     except GapzooError:
         truth = _opened(path)
         land = next((d["land_sea_mask"] for d in (truth, forecast) if "land_sea_mask" in d), None)
@@ -315,4 +325,7 @@ def add(commands: Any) -> None:
     run.add_argument("--missing", action="store_true", help="leave out what the truth lacks (NaN)")
     run.add_argument("--options", nargs="+", metavar="METRIC.ARGUMENT=VALUE",
                      help="as crps.estimator=biased brier.thresholds=280,290")  # fmt: skip
+    run.add_argument("--workers", type=int, help="threads (one a core)")
+    run.add_argument("--scheduler", metavar="ADDRESS",
+                     help="dask cluster that sees these folders, for the scores")  # fmt: skip
     run.add_argument("--output", type=Path, help="FILE.scores.nc and .json (beside the forecast)")

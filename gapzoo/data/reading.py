@@ -34,6 +34,10 @@ class ShardReader:
         self.shape: tuple[int, ...] = array.shape[1:]
         self.file = lru_cache(OPEN_FILES)(self._open)
 
+    def __reduce__(self) -> tuple[type[ShardReader], tuple[Any, Path]]:
+        """Elsewhere it maps its files anew."""
+        return ShardReader, (self.array, self.folder)
+
     def read(
         self,
         positions: np.ndarray,

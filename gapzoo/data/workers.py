@@ -1,7 +1,7 @@
-"""Who does the work of a build: pinned processes, threads, or the workers of a dask cluster.
+"""Who does the work of a build or an evaluation: processes, threads, or a dask cluster's workers.
 
-Each is an executor of the standard library's kind. A dask worker that is lost gives its segment to
-another, which goes on from the last shard written.
+Each is an executor of the standard library's kind. A dask worker that is lost gives its job to
+another; of a build, that one goes on from the last shard written.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from threading import Lock
 from typing import Any
 
 from gapzoo.core import GapzooError
@@ -61,6 +63,34 @@ def _pin(queue: Any) -> None:
     """Give this process one core of its own and one thread."""
     os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS="--xla_cpu_multi_thread_eigen=false")
     os.sched_setaffinity(0, {queue.get()})
+
+
+class _ComputedHere:
+    """See ``computed_here``; dask's settings are of the whole process, so threads are counted."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.setting = Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0 and find_spec("dask") is not None:
+                import dask
+
+                self.setting.enter_context(dask.config.set(scheduler="synchronous"))
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.setting.close()
+
+
+computed_here = _ComputedHere()
+"""Lazy arrays are computed by the thread that asks for them, while any thread is inside.
+
+A dask worker would send them to the cluster, and wait for itself.
+"""
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The archive: raw memory equals zarr's own reading; what was never written is refused."""
 
 import os
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,6 +60,13 @@ def test_a_store_whose_files_are_not_at_hand_is_read_the_same(path, written, mon
     assert np.array_equal(Archive(path).read("state", positions), written[0][positions])
     found = Archive(path).read("state", positions, [2, 0])
     assert np.array_equal(found, written[0][positions][:, [2, 0]])
+
+
+def test_an_archive_that_was_sent_to_another_process_reads_the_same(path, written):
+    archive = Archive(path)
+    archive.read("state", np.array([3]))  # its files are open
+    sent = pickle.loads(pickle.dumps(archive))  # noqa: S301
+    assert np.array_equal(sent.read("state", np.array([130, 5])), written[0][[130, 5]])
 
 
 def test_open_files_are_bounded_and_threads_may_share_a_reader(path, written, monkeypatch):

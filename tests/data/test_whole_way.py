@@ -3,10 +3,6 @@
 And the same build on a dask cluster, one of whose workers is killed.
 """
 
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +11,7 @@ import pytest
 import stores
 import torch
 import xarray as xr
+from clusters import cluster
 from models import TINY
 
 from gapzoo import checkpoint, cli, fit, recipe
@@ -186,17 +183,9 @@ def test_a_wrong_recipe_exits_with_2(tmp_path, capsys, text, change, parts):
     assert all(part in told for part in parts), told
 
 
-def dask_workers(address: str, count: int) -> list[subprocess.Popen]:
-    """Processes of their own, which nobody starts again."""
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address]
-    worker += ["--no-nanny", "--no-dashboard", "--nthreads", "1"]
-    return [subprocess.Popen(worker, stderr=subprocess.DEVNULL) for _ in range(count)]
-
-
 @pytest.mark.slow
 def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path):
-    """Two worker processes, one killed as soon as a shard is marked. Alike to the bit."""
-    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    """Two worker processes, one killed at work once a shard is marked. Alike to the bit."""
     source = {
         "path": str(store), "levels": [500, 850], "variables": ["geopotential", "temperature"],
         "segment_shards": 1,
@@ -204,23 +193,12 @@ def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path):
     train = ("2000-01-01", "2000-02-29")
     one = Build("weatherbench2", source, tmp_path / "one.zarr", train).run(1)
     build = Build("weatherbench2", source, tmp_path / "two.zarr", train)
-    options = {"n_workers": 0, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**options, protocol="tcp://", host="127.0.0.1") as cluster:
-        workers = dask_workers(cluster.scheduler_address, 2)
-
-        def kill_one_after_the_first_shard() -> None:
-            while not list((build.output / ".build").glob("*.done")):
-                time.sleep(0.01)
-            workers[0].kill()
-
-        thread = threading.Thread(target=kill_one_after_the_first_shard, daemon=True)
-        thread.start()
-        try:
-            two = build.run(scheduler=cluster.scheduler_address)
-            thread.join(60)
-        finally:
-            workers[1].kill()
-    assert [w.wait(60) for w in workers] == [-9, -9]
+    with cluster() as found:
+        found.kill_first(lambda: bool(list((build.output / ".build").glob("*.done"))))
+        two = build.run(scheduler=found.address)
+        assert found.lost, "it was killed with segments in hand"
+        assert found.workers[0].wait(60) == -9
+        assert found.workers[1].poll() is None
     assert two.hash == one.hash
     every = np.arange(400)
     for name in ("state", "forcing"):

@@ -124,7 +124,7 @@ def _show(title: str, table: Any) -> None:
         label = VARIABLES[name].short if name in VARIABLES else name.replace("spread/error", "s/e")
         shown.add_column(label, justify="right", no_wrap=True)
     for key, row in zip(table.index, table.to_numpy(), strict=True):
-        shown.add_row(str(key), *(f"{value:.3f}" for value in row))
+        shown.add_row(str(key), *("-" if value != value else f"{value:.3f}" for value in row))
     CONSOLE.print(shown)
 
 

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from gapzoo.core import VARIABLES
-from gapzoo.core.pressure import to_pressure
+from gapzoo.core.pressure import HEADLINE, to_pressure
 from gapzoo.core.world import World
 from gapzoo.report.figures import COLOURS, analysis_maps, draw_map, rank_histograms
 from gapzoo.report.page import Page
@@ -23,12 +23,15 @@ from gapzoo.tasks.soundings import Verdict
 SHOWN = ("temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
 UNITS = {"kg kg-1": ("g/kg", 1e3), "Pa": ("hPa", 0.01), "m2 s-2": ("m", 1 / 9.80665)}
 """SI units to what is shown, and the factor."""
+SATURATION = 0.85
+"""Share of the biases that colours tell apart: those of the highest level are far larger."""
+SATURATED = "Colours end at the 85th percentile: the simulator's top levels are far off."
 NOTES = (
     "A prior that was trained on a simulator knows how winds, temperature and pressure hang "
     "together, and at which scales. It does not know the real climate's mean, how strong the real "
     "weather is, or what its grid cannot carry. The first two are estimated here from the "
-    "assimilated soundings alone: a bias by latitude and level, an amplitude by level; the third "
-    "enters the observations' errors. None of it is known where nothing was observed.",
+    "assimilated observations alone: a bias by latitude and level, an amplitude by level; the "
+    "third enters the errors of soundings. None of it is known where nothing was observed.",
     "Left out of reach: biases that change along a latitude circle (mountains, storm tracks, "
     "monsoons), which count as weather; patterns that the simulator does not make at all "
     "(the real stratosphere above its top levels, the diurnal cycle, fronts); and, from one day, "
@@ -89,7 +92,9 @@ def _soundings(page: Page, day: RealDay) -> None:
             page.text(f"{name}, SI units:")
             page.table(_HEAD, _levels(verdict))
     page.heading("The simulator against the soundings")
-    page.figure(_bias(day.calibration, own.world), "Estimated bias, real minus simulated.")
+    page.figure(
+        _bias(day.calibration, own.world), f"Estimated bias, real minus simulated. {SATURATED}"
+    )
     head = ("channel", "amplitude of weather", "error with representativeness", "places")
     page.table(head, _climate(day.calibration, own.world))
     page.heading("Analyses")
@@ -118,7 +123,7 @@ def _levels(verdict: Verdict) -> list[tuple[object, ...]]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return "-" if np.isnan(value) else f"{value:.3g}"
 
 
 def _climate(calibration: Calibration, world: World) -> list[tuple[object, ...]]:
@@ -171,7 +176,7 @@ def _bias(calibration: Calibration, world: World) -> Figure:
         rows = world.channels.of(name)
         levels = [world.channels[i].level or 1.0 for i in rows]
         field = factor * calibration.bias[rows]
-        worst = float(np.abs(field).max()) or 1.0
+        worst = float(np.quantile(np.abs(field), SATURATION)) or 1.0
         picture = ax.pcolormesh(
             world.grid.latitude,
             levels,
@@ -183,16 +188,21 @@ def _bias(calibration: Calibration, world: World) -> Figure:
         )
         ax.set(title=f"{name.replace('_', ' ')} ({units})", xlabel="latitude", ylim=(1, 0))
         ax.title.set_fontsize(9)
-        figure.colorbar(picture, ax=ax)
+        figure.colorbar(picture, ax=ax, extend="both")
     axes[0].set_ylabel("sigma")
     return figure
 
 
 def _fields(world: World) -> list[str]:
     """What maps show, as far as the world's channels give it."""
+    return ["geopotential@500"] * bool(_headline(world)) + ["temperature@850"]
+
+
+def _headline(world: World) -> list[str]:
+    """Fields whose errors are given in units; none where the channels do not give them."""
     known = {c.variable for c in world.channels}
     whole = "specific_humidity" in known and "geopotential_at_surface" in world.static_channels
-    return ["geopotential@500"] * whole + ["temperature@850"]
+    return list(HEADLINE) if whole else []
 
 
 def _land(world: World) -> np.ndarray:
@@ -229,21 +239,68 @@ def _maps(day: RealDay, label: str) -> Figure:
 
 def _state(page: Page, state: RealState) -> None:
     page.heading(f"A real state of {state.time:%Y-%m-%d %H:%M} UTC")
+    count = ", ".join(f"{len(s.columns)} ({f:.0%})" for f, s in state.stations.items())
     page.text(
-        "Observed at random whole columns with standard errors and reconstructed. Root mean square "
-        "error over that of the simulator's climatology, mean over levels."
+        f"Whole columns of it, {count}, are observed at random with standard errors, and the rest "
+        f"is reconstructed: {state.members} members, seed {state.seed}, {state.sampling.steps} "
+        f"sampler steps, a prior of {state.world.name}. The truth is the state on the world's own "
+        "levels, at its own ground."
     )
-    table = state.table()
-    head = ("columns", "method", *(str(c) for c in table.columns))
-    rows: Sequence[tuple[object, ...]] = [
-        (f"{100 * fraction:g} %", method, *map(float, values))
-        for (fraction, method), values in zip(table.index, table.to_numpy(), strict=True)
-    ]
-    page.table(head, rows)
+    if absolute := _headline(state.world):
+        page.text("Root mean square error of the mean; in brackets what the members say it is.")
+        page.table(*_absolute(state, absolute))
+    page.text(
+        "Root mean square error over that of the simulator's climatology, mean over levels; "
+        "s/e is spread over error, 1 where the members know their error."
+    )
+    page.table(*_relative(state.table()))
+    page.text(_confidence(state.table()["spread/error"]))
     for name in ("as it is", "calibrated"):
         page.figure(_state_maps(state, name), f"GAP, {name}: truth, means, errors, spreads.")
     known = state.calibrations[max(state.calibrations)]
-    page.figure(_bias(known, state.world), "Estimated bias from the most columns observed.")
+    page.figure(
+        _bias(known, state.world), f"Estimated bias from the most columns observed. {SATURATED}"
+    )
+
+
+def _relative(table: pd.DataFrame) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Head and rows of the scores over those of climatology."""
+    short = [VARIABLES[n].short if n in VARIABLES else "s/e" for n in table.columns]
+    rows: list[tuple[object, ...]] = [
+        (f"{fraction:.0%}, {method}", *(_short(v) for v in values))
+        for (fraction, method), values in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return ["columns, method", *short], rows
+
+
+def _absolute(
+    state: RealState, labels: Sequence[str]
+) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Head and rows of errors in units."""
+    found = state.fields(labels).set_index(["fraction", "method", "field"])
+    scales = {label: _scaled(label.split("@")[0]) for label in labels}
+    head = ["columns, method", *(f"{label} ({scales[label][0]})" for label in labels)]
+    rows: list[tuple[object, ...]] = []
+    for fraction, method in state.analyses:
+        cells = []
+        for label in labels:
+            error, spread = scales[label][1] * found.loc[(fraction, method, label)]
+            cells.append(_short(error) + ("" if np.isnan(spread) else f" ({_short(spread)})"))
+        rows.append((f"{fraction:.0%}, {method}", *cells))
+    return head, rows
+
+
+def _confidence(ratio: pd.Series) -> str:
+    """What spread over error says of GAP's ensembles, in words."""
+    own = ratio[[name.startswith("GAP") for name in ratio.index.get_level_values("method")]]
+    low, high = own.min(), own.max()
+    if high < 0.9:
+        word = "overconfident: the truth departs from the mean by more than the members say"
+    elif low > 1.1:
+        word = "underconfident: the members differ by more than the mean is wrong"
+    else:
+        word = "overconfident where it is below 1"
+    return f"Spread over error of GAP's ensembles is {low:.2f} to {high:.2f}: {word}."
 
 
 def _state_maps(state: RealState, name: str) -> Figure:

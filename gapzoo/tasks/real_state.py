@@ -11,7 +11,7 @@ rate there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import xarray as xr
 from torch import Tensor
 
 from gapzoo.core import GapzooError, Grid, MemberGenerator
-from gapzoo.core.pressure import EXPONENT, GAS_CONSTANT
+from gapzoo.core.pressure import EXPONENT, GAS_CONSTANT, to_pressure
 from gapzoo.core.random import derive_seed
 from gapzoo.core.world import World
 from gapzoo.data.observations import simulate, standard_errors, station_columns
@@ -208,17 +208,41 @@ class RealState:
         self.progress(f"{fraction:.0%}: {name}")
 
     def _score(self, members: Tensor) -> dict[str, Any]:
-        """(C,) area-mean bias and squared error of the mean, and variance of the members."""
-        weights = torch.from_numpy(self.world.grid.area_weights).float()[:, None]
-        weights = weights / (weights.sum() * self.truth.shape[-1])
+        """(C,) area means: bias and squared error of the mean, variance that its error should have.
+
+        That is (M + 1) / M times the members' own; NaN of a single one.
+        """
         off = members.mean(0) - self.truth
-        wide = members.var(0) if len(members) > 1 else torch.zeros_like(off)
-        parts = {"bias": off, "square": off**2, "variance": wide}
-        return {name: (value * weights).sum((-2, -1)).numpy() for name, value in parts.items()}
+        parts = {"bias": off, "square": off**2, "variance": _expected(members)}
+        return {name: self._mean(value).numpy() for name, value in parts.items()}
+
+    def _mean(self, fields: Tensor) -> Tensor:
+        """(..., H, W) -> (...) over area."""
+        weights = torch.from_numpy(self.world.grid.area_weights).float()[:, None]
+        return (fields * weights).sum((-2, -1)) / (weights.sum() * fields.shape[-1])
+
+    def fields(self, labels: Sequence[str]) -> pd.DataFrame:
+        """Rms error of the mean, and what the members say it should be, on pressure levels.
+
+        Args:
+            labels: such as geopotential@500, of what ``to_pressure`` makes of the world's states.
+
+        Returns:
+            Columns fraction, method, field, error and spread, SI units; spread NaN of one member.
+        """
+        truth, rows = to_pressure(self.truth, self.world, list(labels)), []
+        for (fraction, method), members in self.analyses.items():
+            found = to_pressure(members, self.world, list(labels))
+            error = self._mean((found.mean(0) - truth) ** 2).sqrt()
+            spread = self._mean(_expected(found)).sqrt()
+            for label, one, wide in zip(labels, error.tolist(), spread.tolist(), strict=True):
+                rows.append((fraction, method, label, one, wide))
+        return pd.DataFrame(rows, columns=["fraction", "method", "field", "error", "spread"])
 
     def table(self) -> pd.DataFrame:
         """By fraction, method and variable: rms error over that of climatology as it is, mean over
-        levels; in the column ``spread/error`` the ratio over all of them."""
+        levels; in the column ``spread/error`` the ratio over all of them, 1 where the members know
+        their error and NaN without members."""
         reference = np.sqrt(self.scores[0]["square"])
         names = np.array([c.variable for c in self.world.channels])
         rows = []
@@ -229,3 +253,10 @@ class RealState:
             ratio = (one["variance"] / reference**2).mean() / (one["square"] / reference**2).mean()
             rows.append({**row, "spread/error": float(np.sqrt(ratio))})
         return pd.DataFrame(rows).set_index(["fraction", "method"])
+
+
+def _expected(members: Tensor) -> Tensor:
+    """(M, ...) -> (...) squared error that their mean should have; NaN of one."""
+    if len(members) == 1:
+        return torch.full_like(members[0], torch.nan)
+    return members.var(0) * (1 + 1 / len(members))

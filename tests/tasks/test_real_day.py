@@ -1,23 +1,28 @@
 """Invariants of the real-day check on a small sigma world; known answers of its parts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from real_days import GRID, NAMES, TIME, WORLD, prior, sample, soundings, stored
 
-from gapzoo import cli
+from gapzoo import checkpoint, cli
 from gapzoo.core import GapzooError
 from gapzoo.core.pressure import to_pressure
 from gapzoo.data.observations import Observations
 from gapzoo.report import real_day as report
 from gapzoo.tasks.calibration import Calibration
 from gapzoo.tasks.real_day import RealDay
-from gapzoo.tasks.real_state import RealState, on_sigma
+from gapzoo.tasks.real_state import RealState, on_sigma, read_state
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.soundings import Soundings, Verdict
+
+ROOT = Path(__file__).parents[2]
+ERA5 = ROOT.parent / "shared" / "data" / "era5_tl31_19590102T00.nc"
 
 
 def test_what_cannot_be_used_has_its_reason():
@@ -175,7 +180,50 @@ def test_a_state_is_reconstructed_better_from_more_columns(tmp_path):
     assert many.loc[name, seen].mean() < few.loc[name, seen].mean() < 0.5
     # A constant shift of the climate is a bias: calibration finds it from either network.
     assert few.loc["climatology, calibrated", seen].mean() < 0.3
-    assert report.write(tmp_path / "s.html", None, state).read_text().count("base64") == 3
+    text = report.write(tmp_path / "s.html", None, state).read_text()
+    assert text.count("data:image/png;base64") == 3
+    for words in ("13 (10%), 51 (40%)", "3 members, seed 0", "geopotential@500 (m)", "Spread over"):
+        assert words in text, words
+    _errors_in_units(state)
+
+
+def _errors_in_units(state: RealState) -> None:
+    """By hand; the spread is what the error of a mean of three would be."""
+    label = "temperature@850"
+    found = state.fields([label]).set_index(["fraction", "method"]).loc[(0.4, "GAP, as it is")]
+    truth, members = (
+        to_pressure(x, WORLD, [label])[..., 0, :, :].double()
+        for x in (state.truth, state.analyses[0.4, "GAP, as it is"])
+    )
+    latitude = torch.deg2rad(torch.tensor(GRID.latitude)).cos()[:, None].expand(8, 16)
+    for name, square in {
+        "error": (members.mean(0) - truth) ** 2,
+        "spread": 4 / 3 * members.var(0),
+    }.items():
+        expected = float((square * latitude).sum() / latitude.sum()) ** 0.5
+        assert found[name] == pytest.approx(expected, rel=2e-2), name
+    alone = state.fields([label]).set_index("method").loc["climatology, calibrated", "spread"]
+    assert alone.isna().all() and np.isnan(state.table()["spread/error"].iloc[0])
+
+
+@pytest.mark.skipif(not ERA5.exists(), reason=f"no {ERA5}")
+def test_the_real_state_keeps_its_heights_on_the_models_levels():
+    """Made of eight sigma levels, they are those of the state's own 37 pressure levels."""
+    own = checkpoint.load(ROOT / "checkpoints" / "unet_small.speedy-t21-v2").world
+    state, time = read_state(ERA5, own)
+    assert time == pd.Timestamp("1959-01-02")
+    labels = ["geopotential@500", "geopotential@850", "temperature@850"]
+    with xr.open_dataset(ERA5) as file:
+        wanted = [
+            file[n].squeeze(drop=True).sel(level=int(p)).transpose("latitude", ...).values
+            for n, p in (label.split("@") for label in labels)
+        ]
+    off = (to_pressure(state, own, labels) - torch.from_numpy(np.stack(wanted))).square()
+    area = torch.from_numpy(own.grid.area_weights)[:, None]
+    rms = ((off * area).sum((1, 2)) / (area.sum() * 64)).sqrt() / torch.tensor(
+        [9.80665, 9.80665, 1]
+    )
+    assert (rms < torch.tensor([8.0, 5.0, 1.0])).all(), rms
 
 
 def test_the_command_writes_a_page_and_tables(tmp_path, capsys):

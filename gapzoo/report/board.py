@@ -228,7 +228,8 @@ def _facts(every: list[dict[str, Any]]) -> str:
     first = every[0]
     settings = first.get("settings", {})
     period = settings.get("period")
-    facts = [f"{first[k]} {k}" for k in ("cases", "members") if k in first]
+    counts = [(int(first[k]), k) for k in ("cases", "members") if k in first]
+    facts = [f"{n} {k if n != 1 else k[:-1]}" for n, k in counts]
     facts += [f"initial times from {period[0]} to {period[1]}"] if period else []
     facts += [f"world {settings['world']}"] if settings else []
     facts += [f"{first['estimator']} CRPS"] if "estimator" in first else []

@@ -11,7 +11,10 @@ const coloured = canvas => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, 200, 100).data;
   return new Set(Array.from({ length: 300 }, (_, k) => pixels.slice(k * 240, k * 240 + 3).join())).size;
 };
+const heights = path => path.getAttribute("d").split(/[ML]/).slice(1).map(point => Number(point.split(" ")[1]));
 const seen = () => ({
+  spectra: [...document.querySelectorAll("[data-section=Spectra] path[fill=none]")].flatMap(heights),
+  pairs: [...document.querySelectorAll("[data-section=Maps] .flow .flow")].map(e => e.querySelectorAll("figure").length),
   sections: sections(),
   table: texts("#scores tbody td"),
   names: texts("#scores tbody td:first-child"),

@@ -85,6 +85,12 @@ def test_markup_in_rows_stays_text(tmp_path):
     assert bad not in page and data_of(page)["protocols"][0]["rows"][0]["title"] == bad
 
 
+def test_one_case_is_told_as_one(tmp_path):
+    rows.save({**row("gap", "weather", 0.2), "cases": 1}, tmp_path)
+    page = board.write(tmp_path / "page.html", tmp_path).read_text()
+    assert data_of(page)["protocols"][0]["facts"].startswith("1 case, 5 members, ")
+
+
 def test_no_rows_and_unlike_rows_are_refused(tmp_path):
     with expect(GapzooError, "no rows in", "run an entry first"):
         board.write(tmp_path / "page.html", tmp_path)
@@ -162,6 +168,9 @@ def test_it_opens_without_errors_and_its_controls_work(page, opened):
     assert found["field"]["note"].startswith("RMSE, m: Z500.")
     assert found["field"]["table"] != found["metric"]["table"]
     assert len(first["maps"]) == 6 and min(first["colours"]) > 5
+    assert first["pairs"] == [2, 2, 2], "error beside spread, row by row"
+    at_the_top = [y for y in found["setting"]["spectra"] if y <= 10]
+    assert len(found["setting"]["spectra"]) > 9 and len(at_the_top) == 1, "none is cut off"
     assert found["cards"]["hash"] == (
         "#protocol=analysis-toy&metric=rmse&field=geopotential@500&at=10+%&reference=climatology"
     )

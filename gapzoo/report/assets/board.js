@@ -153,7 +153,8 @@ function spectra() {
   const drawn = rows.map((r, i) => ({ index: i, title: r.title, points: (at(r) || []).map((v, k) => [k, v]).slice(1) })).filter(s => s.points.length);
   if (!drawn.length) return null;
   const whole = rows.some(r => r.spectra[state.setting]?.[state.label]) ? (state.label === "mean" ? "mean over channels" : labelOf(state.label).name) : "mean over channels";
-  const y = { log: true, low: 0.1, high: 4, ticks: [0.1, 0.2, 0.5, 1, 2, 4], label: "power over the truth's" };
+  const every = drawn.flatMap(s => s.points.map(q => q[1])).filter(v => v > 0), low = Math.max(1e-3, Math.min(0.2, ...every)), high = Math.min(1e3, Math.max(4, ...every));
+  const y = { log: true, low, high, ticks: [0.001, 0.01, 0.1, 0.2, 0.5, 1, 2, 4, 10, 100, 1000].filter(t => t >= low && t <= high), label: "power over the truth's" };
   return [make("p", { class: "note" }, `${whole}, ${heads[state.setting]}.`), lines({ series: drawn, x: { label: "zonal wavenumber", whole: true }, y, width: wide(720), height: 320, guide: 1, band: [0.9, 1.1], title: "spectra" }), legend(drawn)];
 }
 
@@ -176,25 +177,31 @@ function figures(maps, width, heading) {
     const mine = maps.filter(m => m.field.scale === group), ends = range(mine.map(m => m.field), group), { units } = mine[0].field;
     const kinds = [...new Set(mine.map(m => m.field.title))];
     return [make("div", { class: "scale" }, make("strong", {}, `${heading ? `${heading}: ` : ""}${kinds.join(" and ")}`), colourBar(ends.stops, shown(ends.low, 2), shown(ends.high, 2), units, mine.some(m => m.field.missing))),
-      make("div", { class: "flow" }, ...mine.map(m => make("figure", {}, map({ ...m, ...ends, grid, width }), make("figcaption", {}, swatch(m.index), `${board().rows[m.index].title}${kinds.length > 1 ? `: ${m.field.title}` : ""}`))))];
+      make("div", { class: "flow" }, ...together(mine.map(m => [m.index, make("figure", {}, map({ ...m, ...ends, grid, width }), make("figcaption", {}, swatch(m.index), `${board().rows[m.index].title}${kinds.length > 1 ? `: ${m.field.title}` : ""}`))])))];
   });
 }
+
+/* Two pairs beside each other where rows have pairs, else three maps. */
+const mapWidth = maps => (new Set(maps.map(m => m.field.title)).size === 2 ? 282 : 380);
+
+/* What is of one row side by side: [[row index, node], ...]. */
+const together = pairs => [...new Set(pairs.map(q => q[0]))].map(i => make("div", { class: "flow" }, ...pairs.filter(q => q[0] === i).map(q => q[1])));
 
 function maps() {
   const { rows, grid, heads } = board(), settings = [...new Set(rows.flatMap(r => Object.keys(r.maps)))].map(Number);
   if (!settings.length || !grid) return null;
-  const setting = settings.sort((a, b) => Math.abs(a - state.setting) - Math.abs(b - state.setting) || a - b)[0];
+  const setting = settings.sort((a, b) => Math.abs(a - state.setting) - Math.abs(b - state.setting) || b - a)[0];
   const labels = [...new Set(rows.flatMap(r => Object.keys(r.maps[setting] || {})))], id = labels.includes(state.label) ? state.label : labels[0];
   const mine = rows.flatMap((r, index) => (r.maps[setting]?.[id] || []).map(field => ({ index, field })));
   const both = ["error (RMSE)", "spread"].every(t => mine.some(m => m.field.title === t)) ? " Over the initial times; a calibrated ensemble has error and spread alike." : "";
   const elsewhere = setting === state.setting && id === state.label ? "" : ` Maps are kept for ${labels.map(l => labelOf(l).name).join(", ")} at ${settings.sort((a, b) => a - b).map(s => heads[s]).join(", ")}.`;
-  return [make("p", { class: "note" }, `${labelOf(id).name}, ${heads[setting]}.${both}${elsewhere}`), ...figures(mine, Math.min(wide(), 380), labelOf(id).name)];
+  return [make("p", { class: "note" }, `${labelOf(id).name}, ${heads[setting]}.${both}${elsewhere}`), ...figures(mine, Math.min(wide(), mapWidth(mine)), labelOf(id).name)];
 }
 
 /* Maps that a row brings for no setting: {title, units, low, high, data}. */
 function fields() {
   const mine = board().rows.flatMap((r, index) => r.fields.map(field => ({ index, field })));
-  return mine.length && board().grid ? figures(mine, Math.min(wide(), 380), "") : null;
+  return mine.length && board().grid ? figures(mine, Math.min(wide(), mapWidth(mine)), "") : null;
 }
 
 /* Series that rows bring: {title, x_label, y_label, x, y}; one chart a title; one line of those that are named alike and are alike. */

@@ -90,10 +90,15 @@ def _table(found: Any, channels: bool) -> Any:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     for name in ("variable", f"{found.level_kind} levels", "units", "mean", "std", "change"):
         left = name in ("variable", "units")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        table.add_column(
+            name,
+            justify="left" if left else "right",
+            no_wrap=name != "variable",
+            overflow="fold",
+        )
     grouped: dict[str, list[Any]] = {}
     for row in found.state:
         grouped.setdefault(f"{row.name}@{row.level}" if channels else row.name, []).append(row)
@@ -120,20 +125,27 @@ def _cells(rows: Sequence[Any]) -> list[str]:
 
 
 def _range(values: Sequence[float | None], factor: float) -> str:
+    """Three digits of one number; from least to greatest two of what is farthest from zero."""
     known = [v * factor for v in values if v is not None]
     if not known:
         return "-"
-    low, high = _short(min(known)), _short(max(known))
+    digits = _digits(max(map(abs, known)), 3 if len(known) == 1 else 2)
+    low, high = _short(min(known), digits), _short(max(known), digits)
     return low if low == high else f"{low}..{high}"
 
 
-def _short(number: float) -> str:
-    """Three digits, and no exponent where it can be."""
-    if number != 0 and not 1e-3 <= abs(number) < 1e5:
+def _digits(number: float, count: int) -> int:
+    """Decimals that show so many digits."""
+    return max(0, count - 1 - floor(log10(number))) if number else 0
+
+
+def _short(number: float, digits: int) -> str:
+    """No exponent where it can be."""
+    if number != 0 and (abs(number) >= 1e5 or digits > 5):
         return f"{number:.2g}"
-    digits = max(0, 2 - floor(log10(abs(number)))) if number else 0
     text = f"{number:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
 
 
 def _map(archive: Any, args: argparse.Namespace) -> None:

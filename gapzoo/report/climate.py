@@ -126,6 +126,12 @@ def _against(page: Page, run: Record, other: Record, forcing: Forcing | None) ->
         "pattern and amplitude are 1 where right, errors 0.",
         note=True,
     )
+    if run.repeats < 2 or other.repeats < 2:
+        page.text(
+            "nan: variances of monthly means, modes and regressions need each calendar month "
+            "twice, so two years of one member at least.",
+            note=True,
+        )
     drawn = {
         "Bias of the mean": lambda v: _mean(run)[v] - _mean(other)[v],
         "Variance of single steps over the reference's": lambda v: (
@@ -176,6 +182,8 @@ def _cycles(page: Page, run: Record, other: Record) -> None:
     lines: dict[str, Any] = {}
     for name, (south, north) in BANDS.items():
         rows = (lat >= south) & (lat <= north)
+        if not rows.any():  # of a coarse grid
+            continue
         for kind, record in (("", run), (" reference", other)):
             lines[name + kind] = (range(1, 13), record.cycle[:, v][:, rows].mean((1, 2)))
     references = [name for name in lines if name.endswith("reference")]
@@ -232,7 +240,7 @@ def _nino(run: Record, other: Record, label: str, forcing: Forcing) -> Figure:
         name: slopes(r, label, index_of(r.world, forcing, r.months))
         for name, r in (("run", run), ("reference", other))
     }
-    worst = float(np.abs(maps["reference"]).max()) or 1.0
+    worst = float(np.nan_to_num(np.abs(maps["reference"])).max()) or 1.0
     figure = Figure(figsize=(10, 2.6), layout="constrained")
     for ax, (name, field) in zip(figure.subplots(1, 2), maps.items(), strict=True):
         land, limits = land_of(run.world), (-worst, worst)

@@ -9,9 +9,11 @@ By calendar month n a record has counts and sums of anomalies a from the world's
 
 with <.> the area mean. Monthly means less their own mean of that calendar month give the rest: the
 slope of the field on the Nino3.4 index, and the leading mode of the zonal mean sea level pressure
-poleward of 20 degrees (``gapzoo.evaluators.modes``). The trend of a yearly global mean has the
-standard error of least squares with the residuals' first autocorrelation r counted, n' = n (1 - r)
-/ (1 + r) (Santer et al. 2000).
+poleward of 20 degrees (``gapzoo.evaluators.modes``); these are NaN where no calendar month is there
+twice, as in a single year of one member: monthly means then have no anomalies.
+
+The trend of a yearly global mean has the standard error of least squares with the residuals' first
+autocorrelation r counted, n' = n (1 - r) / (1 + r) (Santer et al. 2000).
 """
 
 from __future__ import annotations
@@ -88,6 +90,12 @@ class Record:
         levels = sorted({c.level for c in channels if c.level is not None})
         return np.asarray(array[: len(months), :, levels.index(channel.level)])
 
+    @property
+    def repeats(self) -> int:
+        """How often each calendar month is there at least, over years and members."""
+        counts = np.bincount(self.months.month)
+        return int(counts[counts > 0].min()) * len(self.sums["year_high"])
+
     def anomalies(self, label: str) -> np.ndarray:
         """(N, M, H, W) monthly means less the members' mean of the calendar month."""
         found = self.monthly(label)
@@ -163,7 +171,7 @@ class Record:
         label = PRESSURE if PRESSURE in self.diagnostics.labels else self.diagnostics.labels[0]
         rows, weight = zonal_region(self.world, hemisphere)
         profile = self.anomalies(label).mean(-1, dtype=np.float64)[..., rows].reshape(-1, len(rows))
-        covariance = profile.T @ profile / len(profile)
+        covariance = profile.T @ profile / (len(profile) if self.repeats > 1 else np.nan)
         pattern, share = leading(torch.from_numpy(covariance), torch.from_numpy(weight))
         poleward = np.abs(np.asarray(self.world.grid.latitude)[rows]).argmax()
         sign = -1.0 if pattern[poleward] > 0 else 1.0
@@ -207,9 +215,9 @@ def index_of(world: World, forcing: Forcing, months: pd.DatetimeIndex) -> np.nda
 
 
 def slopes(record: Record, label: str, index: np.ndarray) -> np.ndarray:
-    """(H, W) regression of monthly anomalies on an index (N,)."""
-    anomalies = record.anomalies(label).mean(1, dtype=np.float64)
-    return np.tensordot(index, anomalies, 1) / max(float(index @ index), 1e-12)
+    """(H, W) regression of monthly anomalies on an index (N,); NaN where it does not vary."""
+    anomalies, power = record.anomalies(label).mean(1, dtype=np.float64), float(index @ index)
+    return np.tensordot(index, anomalies, 1) / (power if power > 1e-12 else np.nan)
 
 
 def compare(run: Record, other: Record, forcing: Forcing | None = None) -> dict[str, Any]:
@@ -234,7 +242,8 @@ def compare(run: Record, other: Record, forcing: Forcing | None = None) -> dict[
         slope, error = trend(run.yearly(name)[1])
         everywhere |= {f"trend_{name}": 10 * slope, f"trend_error_{name}": 10 * error}
     for name in scores[run.diagnostics.labels[0]]:
-        everywhere[name] = float(np.nanmean([abs(s.get(name, np.nan)) for s in scores.values()]))
+        known = [abs(s[name]) for s in scores.values() if np.isfinite(s.get(name, np.nan))]
+        everywhere[name] = float(np.mean(known)) if known else float("nan")
     return {"all": everywhere, **scores}
 
 
@@ -268,7 +277,9 @@ def _field(run: Record, other: Record, v: int) -> dict[str, float]:
 
 
 def _monthly(record: Record, v: int) -> float:
-    """Area-mean variance of monthly means."""
+    """Area-mean variance of monthly means; NaN where none has another to differ from."""
+    if record.repeats < 2:
+        return float("nan")
     anomalies = record.anomalies(record.diagnostics.labels[v])
     return float(area_mean(record.world, np.square(anomalies, dtype=np.float64).mean((0, 1))))
 

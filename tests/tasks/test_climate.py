@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from gapzoo import checkpoint, cli
 from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader, world_of
 from gapzoo.tasks.climate import ClimateRecipe, Simulation, months_of, refer
-from gapzoo.tasks.climate_scores import Record, area_mean, compare, trend
+from gapzoo.tasks.climate_scores import HEMISPHERES, Record, area_mean, compare, trend
 from gapzoo.tasks.initial import Drawn, Truth
 from gapzoo.tasks.record import Recorder
 from gapzoo.tasks.rollout import Unphysical
@@ -134,6 +135,24 @@ def test_a_record_against_itself_is_perfect(recorded):
     assert one["bias"] == one["annual_cycle_error"] == one["high_bias"] == 0
     assert one["variance_ratio"] == one["monthly_variance_ratio"] == 1
     assert abs(scores["all"]["northern_annular_pattern"] - 1) < 1e-6
+
+
+def test_a_single_year_has_no_monthly_anomalies(archive, recorded, tmp_path):
+    """What needs each calendar month twice is NaN, and no warning; the rest is there."""
+    world = recorded.world
+    recorder = Recorder(tmp_path / "year", world, START, 12, 1, 24)
+    refer(recorder, archive)
+    year, sea = Record(recorder.folder, world), SeaSurface("observed", world, archive).at(START)
+    assert (year.repeats, recorded.repeats) == (1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        scores = [compare(*pair, sea) for pair in ((year, recorded), (recorded, year))]
+    absent = {"monthly_variance_ratio", "nino34_pattern", "nino34_amplitude"}
+    for found in scores:
+        one, everywhere = found["surface_pressure"], found["all"]
+        assert {n for n, v in one.items() if np.isnan(v)} == absent
+        annular = [f"{h}_annular_{n}" for h in HEMISPHERES for n in ("pattern", "variance_ratio")]
+        assert all(np.isnan(everywhere[name]) for name in annular)
 
 
 def test_a_shifted_and_stretched_world_scores_as_it_was_changed(archive, recorded, tmp_path):

@@ -4,6 +4,8 @@ import threading
 import time
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 from gapzoo.data.ahead import AheadLoader, read_ahead
 
@@ -58,6 +60,18 @@ def test_a_loader_gives_the_same_whatever_it_reads_ahead(ahead):
     loader = AheadLoader(list(range(10)), ahead=ahead, batch_size=None, sampler=[3, 1, 2])
     assert list(loader) == [3, 1, 2] and len(loader) == 3
     assert list(loader) == [3, 1, 2], "and again"
+
+
+def test_whole_batches_are_handed_on_and_samples_are_put_together():
+    """As torch's own loader does, which is asked where there is something to do."""
+    batches = [torch.full((2, 3), float(n)) for n in range(4)]
+    found = list(AheadLoader(batches, ahead=1, batch_size=None, sampler=[2, 0]))
+    assert [any(f is b for b in batches) for f in found] == [True, True]
+    options = {"batch_size": 2, "shuffle": False}
+    for one, two in zip(
+        AheadLoader(batches, ahead=1, **options), DataLoader(batches, **options), strict=True
+    ):
+        assert torch.equal(one, two) and one.shape == (2, 2, 3)
 
 
 def test_the_next_is_made_while_one_is_worked_on():

@@ -11,9 +11,6 @@ from typing import Any
 
 from gapzoo.commands import CONSOLE, command
 
-COLUMNS = 8
-"""Leads in the table; the files have all."""
-
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a forecast store against a truth: table here, NetCDF and JSON of all scores."""
@@ -265,28 +262,12 @@ def _told(args: argparse.Namespace, forecast: Any) -> dict[str, Any]:
 
 
 def _show(scores: Any, what: str = "") -> None:
-    """A table of the scores that have no axis of their own, at some of the leads."""
-    import numpy as np
-    from rich.table import Table
+    """Tables of the scores that have no axis of their own, at some of the leads."""
+    from gapzoo.report import scores as report
 
-    from gapzoo.evaluators.saved import rows
-
-    plain = {n: a for n, a in scores.data_vars.items() if "metric" in a.dims}
-    if plain:
-        first = next(iter(plain.values()))
-        leads = first["prediction_timedelta"].values
-        at = np.unique(np.linspace(0, len(leads) - 1, min(COLUMNS, len(leads))).round().astype(int))
-        table = Table(title=f"{what}{scores.attrs['initial_times']} initial times")
-        for name in ("field", "metric", "region", *(["season"] if "season" in first.dims else [])):
-            table.add_column(name, overflow="fold")
-        for lead in leads[at] / np.timedelta64(1, "h"):
-            table.add_column(
-                f"{lead / 24:g} d" if lead % 24 == 0 else f"{lead:g} h", justify="right"
-            )
-        for row in rows(plain, at):
-            table.add_row(*row)
+    for table in report.tables(scores, what, CONSOLE.width):
         CONSOLE.print(table)
-    if apart := [str(n) for n in scores.data_vars if n not in plain]:
+    if apart := report.apart(scores):
         CONSOLE.print(f"in the files alone: {', '.join(apart)}")
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from gapzoo.commands import CONSOLE, command
 
-NETWORKS = "random_columns, radiosondes, surface_stations or satellite_tracks"
+NETWORKS = (
+    "random_columns, radiosondes, surface_stations, satellite_tracks or random_points "
+    "(with between=false)"
+)
 
 
 def observe(args: argparse.Namespace) -> None:

@@ -79,7 +79,10 @@ def _require_same(
     """Whoever reads the table finds the operator that it was made with."""
     again = operator_for(table, *world)
     if not torch.allclose(again(truth), operator(truth), rtol=1e-4):
-        raise GapzooError(f"network '{network}' observes between levels; take one on the levels")
+        raise GapzooError(
+            f"network '{network}' observes between levels; take one on the levels, random_points "
+            "with between=false"
+        )
 
 
 def _sounded(channels: Channels) -> list[str]:

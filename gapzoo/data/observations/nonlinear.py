@@ -13,12 +13,13 @@ Each has ``latitude``, ``longitude`` and ``channel`` for localisation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gapzoo.core import Channels, GapzooError, Grid
 from gapzoo.data.observations.operators import LinearObservationOperator, build_operator
@@ -144,6 +145,23 @@ class ColumnIntegral(NonlinearOperator):
         parts = (t * layer(x) for t, layer in zip(self.thickness, self.layers, strict=True))
         total = torch.stack(list(parts)).sum(0) / GRAVITY
         return total if self.pressure is None else total * self.pressure(x)
+
+    def frozen(self, x: Tensor) -> LinearObservationOperator:
+        """The linear operator with the surface pressure of a state (C,H,W); equal to this at it.
+
+        On pressure levels it is this one, with an adjoint.
+        """
+        parts = [
+            layer.rescaled(torch.full((len(self),), t / GRAVITY))
+            for t, layer in zip(self.thickness, self.layers, strict=True)
+        ]
+        width = max(part.index.shape[1] for part in parts)
+        index, weights = (
+            torch.cat([pad(getattr(p, name), (0, width - p.index.shape[1])) for p in parts], 1)
+            for name in ("index", "weights")
+        )
+        whole = replace(self.place, index=index, weights=weights)
+        return whole if self.pressure is None else whole.rescaled(self.pressure(x))
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,16 @@ def test_some_variables_of_all(archive):
     assert len(whole) == 3 * len(found)
 
 
+def test_random_points_on_the_levels(archive):
+    """Between the grid points, on the channels' own levels: a table can say where they are."""
+    table = observe(archive, np.arange(2), "random_points", fraction=0.5, between=False).table
+    assert len(table) == 2 * 48 and table["latitude"].nunique() == 48
+    levels = table.groupby("variable")["level"].unique()
+    assert (
+        sorted(levels["temperature"]) == [0.2, 0.95] and np.isnan(levels["surface_pressure"]).all()
+    )
+
+
 def test_the_command_writes_what_is_read_back(archive, tmp_path, capsys):
     out = tmp_path / "new" / "obs.parquet"
     words = [

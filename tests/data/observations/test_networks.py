@@ -52,6 +52,16 @@ def test_points_are_even_on_the_sphere():
     assert abs(sines.mean()) < 0.025 and abs(sines.square().mean() - 1 / 3) < 0.0125
 
 
+def test_random_points_are_the_same_in_every_process():
+    """Levels are drawn in the order of the channels, which is that of every process."""
+    labels = [f"{name}@{k}" for name in ("temperature", "u_component_of_wind") for k in (0.2, 0.9)]
+    channels = Channels(labels, "sigma")
+    found = NETWORKS["random_points"](GRID, channels, 0, fraction=0.001)
+    seen = found(torch.arange(1.0, 5.0)[:, None, None].expand(4, *GRID.shape))
+    known = [3.549, 1.2638, 1.6183, 1.9844, 1.0206, 3.7202, 1.6707, 1.6131, 3.5412, 3.9996]
+    torch.testing.assert_close(seen, torch.tensor(known), atol=1e-4, rtol=0)
+
+
 def test_radiosondes_stand_on_land_apart_and_mostly_north():
     operator = build("radiosondes", count=150, apart=3e5)
     lat, lon = (a.numpy()[:150] for a in (operator.latitude, operator.longitude))

@@ -58,6 +58,39 @@ def test_column_integral_of_a_constant_is_its_mass():
         ColumnIntegral.at(GRID, CHANNELS, *PLACES, "surface_pressure")
 
 
+def dot_product_gap(operator) -> float:
+    """Relative difference of <H x, y> and <x, H^T y>."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(2, *operator.shape, generator=g, dtype=torch.float64)
+    y = torch.randn(2, len(operator), generator=g, dtype=torch.float64)
+    left, right = (operator(x) * y).sum(), (x * operator.adjoint(y)).sum()
+    return float((left - right).abs() / left.abs())
+
+
+def test_linear_column_integrals_and_station_pressures_have_adjoints():
+    """Exactly linear on pressure levels; elsewhere with the pressure or temperature held."""
+    levels = Channels(
+        ["specific_humidity@200", "specific_humidity@700", "temperature@850"], "pressure"
+    )
+    column, x = ColumnIntegral.at(GRID, levels, *PLACES), torch.rand(2, 3, 12, 24)
+    linear = column.frozen(x[0])
+    torch.testing.assert_close(linear(x), column(x))
+    assert dot_product_gap(linear) < 1e-12
+    heights = (np.array([1000.0, 0, 0]), torch.zeros(12, 24))
+    for operator in (
+        ColumnIntegral.at(GRID, CHANNELS, *PLACES),
+        StationPressure.at(GRID, CHANNELS, *PLACES, *heights),
+    ):
+        at = state().float()
+        linear = operator.frozen(at)
+        torch.testing.assert_close(linear(at), operator(at))
+        assert dot_product_gap(linear) < 1e-12
+    doubled = at.clone()
+    doubled[24:32] *= 2  # twice the humidity at the same surface pressure
+    column = ColumnIntegral.at(GRID, CHANNELS, *PLACES)
+    torch.testing.assert_close(column.frozen(at)(doubled), column(doubled))
+
+
 def test_station_pressure_follows_the_standard_atmosphere():
     # 1000 m above the sea at 288.15 K: 898.75 hPa in the standard atmosphere.
     x = torch.zeros(33, 12, 24)

@@ -126,6 +126,8 @@ def test_scaled_operator_and_offset_observe_the_physical_state():
     torch.testing.assert_close(scaled.rescaled(torch.full((80,), 2.0))(z), 2 * scaled(z))
     rows = torch.tensor([3, 70])
     assert torch.equal(operator.subset(rows)(z), operator(z)[:, rows])
+    for made in (scaled, scaled.rescaled(torch.rand(80) + 0.5), operator.subset(rows)):
+        assert dot_product_gap(made) < 1e-12
 
 
 def test_random_columns_are_distinct_nested_and_have_standard_errors():

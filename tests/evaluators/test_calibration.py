@@ -40,6 +40,18 @@ def test_spread_skill_of_a_narrow_ensemble():
     assert abs(_score("spread_skill", *_toy(members, spread)).item() - expected) < 4 * deviation
 
 
+def test_spread_and_skill_agree_with_xarray(case):
+    """Its weighted means of the variance (M-1) and of the squared error, in Fortin's formula."""
+    x = xr.DataArray(case.forecast.double().numpy(), dims=["b", "m", "l", "c", "h", "w"])
+    y = xr.DataArray(case.truth.double().numpy(), dims=["b", "l", "c", "h", "w"])
+    area = xr.DataArray(case.grid.area_weights, dims=["h"])
+    fields = x.var("m", ddof=1), (x.mean("m") - y) ** 2
+    variance, error = (f.weighted(area).mean(["b", "h", "w"]).values for f in fields)
+    np.testing.assert_allclose(case.score("spread"), np.sqrt(variance), rtol=1e-5)
+    expected = np.sqrt(7 / 6 * variance / error)
+    np.testing.assert_allclose(case.score("spread_skill"), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("members", [2, 9])
 def test_calibrated_ensemble_has_a_flat_rank_histogram(members):
     shares = _score("rank_histogram", *_toy(members)).numpy()

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from torch.autograd.graph import saved_tensors_hooks
 
 from gapzoo import checkpoint
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, nearest
 from gapzoo.core.world import World
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.prepare import adapt, data_of, module_of
 from gapzoo.recipe import Recipe
+from gapzoo.training.devices import require_spreadable, strategy_of
 from gapzoo.training.module import TrainedModule
 
 BYTES = 4
@@ -34,12 +36,8 @@ def examine(recipe: Recipe) -> Iterator[str]:
     module = adapt(recipe, module_of(recipe, world, stand_in(recipe, world)), world)
     if recipe.basis:
         checkpoint.load(recipe.basis)
+    require_devices(recipe, module)
     processes = recipe.devices * recipe.num_nodes
-    if recipe.batch_size % processes:
-        raise GapzooError(
-            f"recipe '{recipe.name}': batch_size {recipe.batch_size} does not divide by "
-            f"{processes} devices"
-        )
     count = sum(p.numel() for p in module.live.parameters())
     moved = sum(p.numel() for p in module.live.parameters() if p.requires_grad)
     yield (
@@ -47,6 +45,23 @@ def examine(recipe: Recipe) -> Iterator[str]:
         f"{len(world.channels)} channels of {world.name}"
     )
     yield _memory(recipe, module, world, recipe.batch_size // processes)
+
+
+def require_devices(recipe: Recipe, module: TrainedModule) -> None:
+    """Raise GapzooError where a module cannot be trained on the devices that a recipe names."""
+    strategy_of(recipe.strategy, recipe.devices, recipe.num_nodes)
+    if recipe.strategy == "fsdp":
+        require_spreadable(module.live)
+    known = {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    if recipe.accelerator not in known:
+        found = nearest(recipe.accelerator, known)
+        raise GapzooError(f"recipe '{recipe.name}': accelerator '{recipe.accelerator}'; {found}")
+    processes = recipe.devices * recipe.num_nodes
+    if recipe.batch_size % processes:
+        raise GapzooError(
+            f"recipe '{recipe.name}': batch_size {recipe.batch_size} does not divide by "
+            f"{processes} devices"
+        )
 
 
 def stand_in(recipe: Recipe, world: World) -> ZonalCovariance | None:

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from gapzoo import checkpoint
+from gapzoo.checking import require_devices
 from gapzoo.core import GapzooError
 from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion.zonal import ZonalCovariance
@@ -51,6 +52,7 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
         describe(recipe, run)
     data = data_of(recipe)
     module = prepare(recipe, data, run)
+    require_devices(recipe, module)
     trainer = train(
         module,
         data,
@@ -59,7 +61,7 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
         max_minutes=recipe.max_minutes,
         resume=resume and started,
         clip=recipe.clip,
-        validate_first=bool(recipe.start),
+        validate_first=bool(recipe.start) and not (resume and started),
         log_every=recipe.log_every,
         checkpoint_minutes=recipe.checkpoint_minutes,
         devices=recipe.devices,

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from gapzoo.core import GapzooError
 from gapzoo.fit import read_run
+from gapzoo.report.figures import curves
 
-ALIKE: tuple[str, ...] = (
-    "archive",
-    "variables",
-    "validate",
-    "validation_samples",
-    "kind",
-    "preconditioning",
+ALIKE = (
+    *("archive", "variables", "train", "validate", "validation_samples", "batch_size", "kind"),
+    *("preconditioning", "covariance", "covariance_states", "covariance_threshold"),
+    *("covariance_parts", "normalisation", "schedule", "schedule_options"),
+    *("noise_mean", "noise_std", "seed"),
 )
-ALIKE += ("covariance", "normalisation", "schedule", "noise_mean", "noise_std", "seed")
+"""What a validation loss depends on, beside the network: states, noise and the loss's units."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 Curve = list[tuple[int, float]]
 
@@ -52,6 +53,8 @@ def comparable(first: Path, second: Path) -> None:
 def table(tuned: Path, scratch: Path) -> str:
     """Markdown: losses that the run from scratch reached, and the samples that each run took.
 
+    The last row is the best loss that training from scratch reached with its whole budget.
+
     Raises:
         GapzooError: where the runs do not compare, or have no validation.
     """
@@ -64,6 +67,18 @@ def table(tuned: Path, scratch: Path) -> str:
         best = min(value for _, value in seen or fresh[:1])
         lines.append(_row(best, until(fine, best), until(fresh, best)))
     return "\n".join(dict.fromkeys([*lines, "", _best(fine, "fine-tuned"), _best(fresh, "fresh")]))
+
+
+def figure(tuned: Path, scratch: Path) -> Figure:
+    """Validation losses by samples, the first of them at none; raises as ``table`` does."""
+    comparable(tuned, scratch)
+    lines = {tuned.name: curve(tuned), scratch.name: curve(scratch)}
+    values = {name: tuple(zip(*points, strict=True)) for name, points in lines.items()}
+    drawn = curves(values, title="", x="training samples", y="validation loss")  # type: ignore[arg-type]
+    axes = drawn.axes[0]
+    axes.set_xscale("symlog", linthresh=read_run(tuned).batch_size)
+    axes.autoscale(axis="y")
+    return drawn
 
 
 def _row(loss: float, fine: int | None, fresh: int | None) -> str:

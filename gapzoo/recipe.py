@@ -25,6 +25,12 @@ CHOICES = {
     "covariance": ("fit", "parent"),
     "normalisation": ("archive", "parent"),
 }
+POSITIVE = (
+    *("batch_size", "steps_per_epoch", "validation_samples", "max_steps", "max_minutes"),
+    *("covariance_states", "covariance_threshold", "noise_std"),
+    *("devices", "num_nodes", "log_every"),
+)
+"""Keys whose numbers must be above zero."""
 ARCHITECTURE = (
     "kind",
     "model",
@@ -142,9 +148,18 @@ class Recipe:
         for period in ("train", "validate"):
             if len(getattr(self, period)) != 2:
                 raise GapzooError(f"recipe '{self.name}': '{period}' needs a first and a last day")
+        self._check_ranges()
         if self.max_steps is None and self.max_minutes is None:
             raise GapzooError(f"recipe '{self.name}': give a budget, max_steps or max_minutes")
         self._check_start()
+
+    def _check_ranges(self) -> None:
+        for key in POSITIVE:
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise GapzooError(f"recipe '{self.name}': {key} is {value}; it must be positive")
+        if not 0 <= self.cond_dropout <= 1:
+            raise GapzooError(f"recipe '{self.name}': cond_dropout is {self.cond_dropout}; 0 to 1")
 
     def _check_start(self) -> None:
         if self.lora_rank < 0:

@@ -149,6 +149,9 @@ def test_what_it_is_worth_is_told_in_a_table(archive, tmp_path):
     other = run_of(tmp_path / "other", archive, [0.5], noise_mean=-1.0)
     with expect(GapzooError, "'noise_mean' is 0.0", "-1.0", "do not compare"):
         payoff.table(fine, other)
+    axes = payoff.figure(fine, fresh).axes[0]
+    assert [line.get_xydata().tolist()[-1] for line in axes.lines] == [[80, 0.65], [200, 0.7]]
+    assert 0.5 < axes.get_ylim()[0] < 0.65, "differences are seen"
 
 
 def test_samples_until_a_loss():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, nearest
 from gapzoo.denoisers.mixture import LevelExperts, NoiseLevelExperts
 from gapzoo.denoisers.transformer import Block
 from gapzoo.denoisers.unet import ResidualBlock
@@ -27,8 +27,13 @@ def strategy_of(name: str, devices: int | str, nodes: int) -> Any:
         nodes: number of nodes.
 
     Raises:
-        GapzooError: for ``fsdp`` where the number of devices is not given.
+        GapzooError: for an unknown one, or ``fsdp`` where the number of devices is not given.
     """
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    known = {"auto", *StrategyRegistry.available_strategies()}
+    if name not in known:
+        raise GapzooError(f"no strategy '{name}'; {nearest(name, known)}")
     if name != "fsdp":
         return name
     if not isinstance(devices, int):
@@ -42,20 +47,21 @@ def strategy_of(name: str, devices: int | str, nodes: int) -> Any:
     )
 
 
-def shard(network: nn.Module, mesh: Any) -> None:
-    """Spread a network's weights over a mesh of processes, in place; done once.
-
-    Raises:
-        GapzooError: for experts by noise level, of which a process may meet none in a step.
-    """
-    from torch.distributed.fsdp import FSDPModule, fully_shard
-
-    if isinstance(network, FSDPModule):
-        return
+def require_spreadable(network: nn.Module) -> None:
+    """Raise GapzooError for experts by noise level, of which a process may meet none in a step."""
     for module in network.modules():
         few = isinstance(module, LevelExperts) and len(module.networks) > 1
         if few or isinstance(module, NoiseLevelExperts):
             raise GapzooError("strategy 'fsdp' cannot spread experts by noise level; take 'ddp'")
+
+
+def shard(network: nn.Module, mesh: Any) -> None:
+    """Spread a network's weights over a mesh of processes, in place; done once."""
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    if isinstance(network, FSDPModule):
+        return
+    require_spreadable(network)
     network.to(memory_format=torch.contiguous_format)  # no other can be spread
     for module in network.modules():
         if isinstance(module, Block | ResidualBlock):

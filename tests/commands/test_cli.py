@@ -78,6 +78,18 @@ def test_check_estimates_memory_and_refuses_what_does_not_divide(printed, refuse
     assert "no checkpoint 'nowhere'" in refused("check", recipe, "start=nowhere")
 
 
+def test_check_refuses_what_devices_cannot_do(refused, recipe, tmp_path):
+    """And so does training, before any other process starts."""
+    assert "no strategy 'dpp'; did you mean 'ddp'?" in refused("check", recipe, "strategy=dpp")
+    assert "accelerator 'gpus'; did you mean" in refused("check", recipe, "accelerator=gpus")
+    mixture = ["model=mixture_small", "trainer.devices=2", "trainer.strategy=fsdp"]
+    recipe.write_text(recipe.read_text().replace("model_options: ", "# "))
+    for command in (["check", recipe], ["train", recipe]):
+        places = ["--run", tmp_path / "run"] if command[0] == "train" else []
+        line = refused(*command, *mixture, *places)
+        assert "cannot spread experts by noise level; take 'ddp'" in line
+
+
 def test_finetune_card_and_payoff(printed, refused, recipe, archive, tmp_path):
     first = tmp_path / "first"
     printed("train", recipe, "--run", tmp_path / "run", "--output", first)
@@ -90,6 +102,9 @@ def test_finetune_card_and_payoff(printed, refused, recipe, archive, tmp_path):
         places = ["--run", tmp_path / name, "--output", tmp_path / "made" / name]
         printed("finetune", first, tuning, *changes, *more, *places)
     assert "times fewer" in printed("payoff", tmp_path / "tuned", tmp_path / "fresh")
+    picture = tmp_path / "payoff.png"
+    printed("payoff", tmp_path / "tuned", tmp_path / "fresh", "--png", picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert "has no metrics.csv" in refused("payoff", _run(recipe, tmp_path), tmp_path / "fresh")
     made = tmp_path / "made" / "tuned"
     row = {"weights_sha256": checkpoint.load(made).hash, "scores": {"0.1": {"crps": 0.25}}}

@@ -3,8 +3,11 @@
 import csv
 import multiprocessing
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,11 @@ from gapzoo.training.optimise import drop_condition, generator_for
 
 TOLERANCE = 2e-5
 """Relative, of losses in float32: sums are taken in another order."""
+MOVED = {"adamw": 1e-4, "muon": 1e-3}
+"""Of weights, after six steps of size 1e-3; Muon makes orthogonal in bfloat16, directions of no
+gradient too."""
 DDP = ("devices=2", "strategy=ddp")
+GAPZOO = (sys.executable, "-m", "gapzoo.cli")
 Losses = dict[tuple[str, str], float]
 MIXTURE = "{patch: 2, size: 16, depth: 2, heads: 2, width: 8, experts: 3}"
 
@@ -48,7 +55,11 @@ def train(folder: Path, text: str, *changes: str, processes: int = 1) -> Losses:
     for part in parts:
         part.join(1800)
     assert [part.exitcode for part in parts] == [0] * processes
-    with (folder / "run" / "metrics.csv").open() as file:
+    return losses(folder / "run")
+
+
+def losses(run: Path) -> Losses:
+    with (run / "metrics.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if "loss" in r["name"]]
     return {(r["step"], r["name"]): float(r["value"]) for r in rows}
 
@@ -75,18 +86,29 @@ def text(archive, **changes) -> str:
 
 
 def equal(first: Path, second: Path, tolerance: float) -> None:
-    left, right = (checkpoint.load(f / "made").network.state_dict() for f in (first, second))
-    for name in left:
-        torch.testing.assert_close(left[name], right[name], rtol=tolerance, atol=tolerance)
+    """Weights and their running average, of the last step, in units of how far training went."""
+    left, right = (
+        torch.load(f / "run" / "last.ckpt", weights_only=True)["state_dict"]
+        for f in (first, second)
+    )
+    names = [n for n in left if n.startswith(("denoiser.", "averaged."))]
+    assert left.keys() == right.keys() and any(n.startswith("averaged.") for n in names)
+    assert any(not torch.equal(left[n], left[n.replace("averaged.", "denoiser.")]) for n in names)
+    for name in names:
+        torch.testing.assert_close(left[name], right[name], rtol=0, atol=tolerance, msg=name)
 
 
-def test_two_processes_equal_one_with_the_whole_batch(archive, tmp_path):
-    whole = train(tmp_path / "one", text(archive))
-    parts = train(tmp_path / "two", text(archive), *DDP, processes=2)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_equal_one_with_the_whole_batch(archive, tmp_path, optimizer):
+    """Losses of training and validation (that of the average), weights and their average."""
+    wanted = text(archive, optimizer=optimizer)
+    whole = train(tmp_path / "one", wanted)
+    parts = train(tmp_path / "two", wanted, *DDP, processes=2)
     assert len({step for step, _ in whole}) >= 6 and parts.keys() == whole.keys()
+    assert {"train/loss", "val/loss"} <= {name for _, name in whole}
     for key, loss in whole.items():
         assert parts[key] == pytest.approx(loss, rel=TOLERANCE), key
-    equal(tmp_path / "one", tmp_path / "two", 1e-2)  # as bfloat16 in the checkpoint
+    equal(tmp_path / "one", tmp_path / "two", MOVED[optimizer])
 
 
 @pytest.mark.slow
@@ -100,13 +122,38 @@ def test_experts_that_a_process_does_not_meet_hold_nobody_up(archive, tmp_path):
 
 
 @pytest.mark.slow
-def test_spread_weights_equal_whole_ones(archive, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_spread_weights_equal_whole_ones(archive, tmp_path, optimizer):
     """Strategy fsdp, on two processes of the CPU."""
-    whole = train(tmp_path / "one", text(archive))
-    parts = train(tmp_path / "two", text(archive), "devices=2", "strategy=fsdp", processes=2)
+    wanted = text(archive, optimizer=optimizer)
+    whole = train(tmp_path / "one", wanted)
+    parts = train(tmp_path / "two", wanted, "devices=2", "strategy=fsdp", processes=2)
     for key, loss in whole.items():
         assert parts[key] == pytest.approx(loss, rel=TOLERANCE), key
-    equal(tmp_path / "one", tmp_path / "two", 1e-2)
+    equal(tmp_path / "one", tmp_path / "two", MOVED[optimizer])
+
+
+@pytest.mark.slow
+def test_spread_weights_go_on_after_a_kill(archive, tmp_path):
+    """As a user starts it: two processes from the recipe's ``trainer``, killed, resumed."""
+    whole = train(tmp_path / "one", text(archive, max_steps=12))
+    recipe, run = tmp_path / "unet_small.toy.yaml", tmp_path / "run"
+    lines = text(archive, max_steps=12, checkpoint_minutes=0).replace("accelerator: cpu\n", "")
+    recipe.write_text(lines + "trainer: {devices: 2, strategy: fsdp, accelerator: cpu}\n")
+    places = ["--run", run, "--output", tmp_path / "made"]
+    killed = subprocess.Popen([*GAPZOO, "train", recipe, *places], start_new_session=True)
+    while killed.poll() is None and not (run / "last.ckpt").exists():
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] < 12
+    assert not (tmp_path / "made").exists()
+    subprocess.run([*GAPZOO, "train", "--resume", run, *places[2:]], check=True, timeout=1800)
+    parts = losses(run)
+    assert parts.keys() == whole.keys()
+    for key, loss in whole.items():
+        assert parts[key] == pytest.approx(loss, rel=TOLERANCE), key
+    assert checkpoint.load(tmp_path / "made").details["training"]["steps"] == 12
 
 
 def test_noise_belongs_to_the_rows_of_the_whole_batch():
@@ -130,6 +177,8 @@ def test_what_cannot_be_spread_is_refused():
     levels = DENOISERS.build("unet_levels_small", channels=1, widths=(8,), blocks=(1,))
     with pytest.raises(GapzooError, match="experts by noise level; take 'ddp'"):
         shard(levels, None)
+    with pytest.raises(GapzooError, match=r"no strategy 'dpp'; did you mean 'ddp'\?"):
+        strategy_of("dpp", 2, 1)
     with pytest.raises(GapzooError, match="'fsdp' needs the number of devices, not 'auto'"):
         strategy_of("fsdp", "auto", 1)
     assert strategy_of("ddp", 2, 1) == "ddp"

@@ -161,7 +161,7 @@ def module_of(
     return ZooDenoiser(
         recipe.model,
         schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
-        loss=DenoisingLoss(mean=recipe.noise_mean, std=recipe.noise_std, **_weights(world)),
+        loss=DenoisingLoss(mean=recipe.noise_mean, std=recipe.noise_std, **loss_weights(world)),
         cond_dropout=recipe.cond_dropout,
         climatology=climatology,
         **common,
@@ -173,10 +173,10 @@ def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> Trained
 
     change = torch.from_numpy(world.diff_std)[:, None, None] / world.std
     common["architecture"] = {"hours": world.hours, **common["architecture"]}
-    return ConvCast(recipe.model, change=change, **_weights(world), **common)
+    return ConvCast(recipe.model, change=change, **loss_weights(world), **common)
 
 
-def _weights(world: World) -> dict[str, Any]:
+def loss_weights(world: World) -> dict[str, Any]:
     """Area weights, and point weights that bring whitened errors half-way back to SI units."""
     spread = torch.from_numpy(world.spread)[:, None, None]
     area = torch.from_numpy(world.grid.area_weights).float()

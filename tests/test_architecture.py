@@ -13,8 +13,8 @@ LAYERS = (
     {"core", "speedy"},
     {"data", "denoisers", "diffusion", "forecasters", "evaluators"},
     {"training", "tasks", "baselines"},
-    {"fit", "prepare", "checking", "listing", "recipe", "checkpoint", "card", "hub", "payoff"}
-    | {"leaderboard", "report", "demo"},
+    {"fit", "prepare", "checking", "compare", "listing", "recipe", "checkpoint", "card", "hub"}
+    | {"payoff", "leaderboard", "report", "demo"},
     {"commands"},
     {"cli", "__main__"},
 )

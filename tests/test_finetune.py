@@ -1,6 +1,7 @@
 """Fine-tuning from a recipe: another grid, other channels, parts, low ranks; what it is worth."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from worlds import NAMES, expect
 from gapzoo import checkpoint, fit, payoff, prepare, recipe
 from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader
+
+SHIPPED = sorted((Path(__file__).parent.parent / "recipes" / "finetune").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,21 @@ def test_frozen_parts_stay(tune, archive, parent):
         frozen = name.startswith(("down.", "stem."))
         assert torch.equal(old[name], new[name]) == frozen or not frozen, name
     assert not torch.equal(old["head.weight"], new["head.weight"])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_recipes_of_fine_tuning_are_built_and_stepped(path, parent, archive, tmp_path):
+    """As they are, on another archive and from another parent."""
+    changes = [f"archive={archive.path}", "train=[1979-01-01,1979-12-31]", "variables=[]"]
+    changes += ["validate=[1980-01-01,1980-06-30]", "max_minutes=null", "max_steps=2"]
+    changes += ["steps_per_epoch=2", "validation_samples=8", "covariance_states=200"]
+    wanted = prepare.finetuning(str(parent[0]), path, [*changes, "accelerator=cpu"])
+    run = tmp_path / "run"
+    made = checkpoint.load(fit.fit(wanted, run, tmp_path / "made"))
+    assert made.name == f"unet_small.{recipe.load(path).name}"
+    assert made.details["training"]["steps"] == 2 and set(losses(run)) == {0, 2}
+    old, new = checkpoint.load(parent[0]).network.state_dict(), made.network.state_dict()
+    assert not torch.equal(old["stem.weight"], new["stem.weight"])
 
 
 def run_of(folder, archive, losses, **changes):

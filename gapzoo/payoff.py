@@ -14,7 +14,7 @@ from gapzoo.report.figures import curves
 ALIKE = (
     *("archive", "variables", "train", "validate", "validation_samples", "batch_size", "kind"),
     *("preconditioning", "covariance", "covariance_states", "covariance_threshold"),
-    *("covariance_parts", "normalisation", "schedule", "schedule_options"),
+    *("covariance_rest", "covariance_parts", "normalisation", "schedule", "schedule_options"),
     *("noise_mean", "noise_std", "seed"),
 )
 """What a validation loss depends on, beside the network: states, noise and the loss's units."""

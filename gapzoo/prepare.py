@@ -99,7 +99,8 @@ def _kept(recipe: Recipe, data: ArchiveDataModule, run: Path) -> dict[str, torch
 
 def _covariance_key(recipe: Recipe, world: World) -> str:
     """What a fitted covariance depends on."""
-    numbers = (recipe.covariance_states, recipe.covariance_threshold, recipe.covariance_parts)
+    cut = (recipe.covariance_threshold, recipe.covariance_rest)
+    numbers = (recipe.covariance_states, *cut, recipe.covariance_parts)
     parent = recipe.start if recipe.normalisation == "parent" else ""
     what = (world.details["data_hash"], world.channels.labels, list(recipe.train), parent)
     return json.dumps([*what, *numbers])
@@ -134,7 +135,8 @@ def _fit_covariance(recipe: Recipe, data: ArchiveDataModule) -> dict[str, torch.
         return (reader.state(few) for few in np.array_split(part, -(-len(part) // 200)))
 
     parts = [batches(part) for part in np.array_split(rows, recipe.covariance_parts)]
-    return ZonalCovariance.cross_validated(parts, recipe.covariance_threshold).to_tensors()
+    cut = (recipe.covariance_threshold, recipe.covariance_rest)
+    return ZonalCovariance.cross_validated(parts, *cut).to_tensors()
 
 
 def module_of(

@@ -27,7 +27,7 @@ CHOICES = {
 }
 POSITIVE = (
     *("batch_size", "steps_per_epoch", "validation_samples", "max_steps", "max_minutes"),
-    *("covariance_states", "covariance_threshold", "noise_std"),
+    *("covariance_states", "covariance_threshold", "covariance_rest", "noise_std"),
     *("devices", "num_nodes", "log_every"),
 )
 """Keys whose numbers must be above zero."""
@@ -70,6 +70,7 @@ class Recipe:
             ``scalar`` (EDM's).
         covariance_states, covariance_threshold: states of the training years that the covariance
             is taken from, and the smallest variance of an EOF that is kept.
+        covariance_rest: largest share of a zonal wavenumber's variance left to smaller EOFs.
         covariance_parts: parts of the training years that cross-validate the EOFs' variances.
         start: checkpoint whose weights training starts from, carried over by the names of channels.
         weights: the ``parent``'s (that of ``start``), or ``new`` ones, so that only its covariance
@@ -116,6 +117,7 @@ class Recipe:
     preconditioning: str = "climatology"
     covariance_states: int = 4000
     covariance_threshold: float = 0.01
+    covariance_rest: float = 1.0
     covariance_parts: int = 3
     start: str = ""
     weights: str = "parent"

@@ -70,6 +70,10 @@ class Denoiser(nn.Module, abc.ABC):
             cond: what the prior is conditioned on, at least ``cond`` (B or 1,K,H,W) or None.
         """
 
+    def begin(self, noise: Tensor, t: Tensor) -> Tensor:
+        """Where sampling starts without a state: ``sigma z`` (B,C,H,W) of standard noise z at t."""
+        return self.schedule(t)[1].to(noise) * noise
+
     def scales(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) shaped (B,1,1,1) (or (1,1,1,1) for scalar t), typed as ``x_t``."""
         alpha, sigma = self.schedule(t.to(x_t).reshape(-1, *[1] * (x_t.ndim - 1)))
@@ -140,6 +144,13 @@ class PreconditionedDenoiser(Denoiser):
         if self.shaped:
             return Posterior(linear + self.climatology.filter(output, error_std, ratio.flatten()))
         return Posterior(linear + self.error_scale(ratio) * output)
+
+    def begin(self, noise: Tensor, t: Tensor) -> Tensor:
+        """A draw of N(0, alpha^2 L + sigma^2): the largest scales are no noise at time 1 yet."""
+        if self.climatology is None:
+            return super().begin(noise, t)
+        alpha, sigma = (scale.to(noise) for scale in self.schedule(t))
+        return self.climatology.filter(noise, lambda b: (alpha**2 * b + sigma**2).sqrt())
 
     def error_scale(self, ratio: Tensor) -> Tensor:
         """What errors are measured in at ratios (S,1,1,1): c_out, (S,1 or C,1,1)."""

@@ -87,6 +87,10 @@ class Conditioned(Denoiser):
         self.denoiser, self.schedule, self.cond = denoiser, denoiser.schedule, cond
         self.start = start if start is not None else denoiser.start
 
+    def begin(self, noise: Tensor, t: Tensor) -> Tensor:
+        """The denoiser's own."""
+        return self.denoiser.begin(noise, t)
+
     def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Posterior:
         """The denoiser's posterior; ``cond=`` given here takes precedence."""
         return self.denoiser(x_t, t, **{"cond": self.cond, **cond})

@@ -54,19 +54,23 @@ class ZonalCovariance(CovarianceOperator):
         self.eigenvalues = _checked(eigenvalues.float())
 
     @classmethod
-    def fit(cls, states: Iterable[Tensor], threshold: float = 1e-2) -> ZonalCovariance:
+    def fit(
+        cls, states: Iterable[Tensor], threshold: float = 1e-2, rest: float = 1.0
+    ) -> ZonalCovariance:
         """From batches of normalised states (N,C,H,W) whose mean is zero.
 
         Args:
             states: batches, read once, in order.
             threshold: smallest variance of an EOF that is kept.
+            rest: largest share of a wavenumber's variance that its tail may hold; smaller EOFs
+                are kept until it does not hold more.
         """
         total, count, shape = _products(states)
-        return cls._decompose(map(_eigen, total / count), threshold, shape)
+        return cls._decompose(map(_eigen, total / count), (threshold, rest), shape)
 
     @classmethod
     def cross_validated(
-        cls, parts: Sequence[Iterable[Tensor]], threshold: float = 1e-2
+        cls, parts: Sequence[Iterable[Tensor]], threshold: float = 1e-2, rest: float = 1.0
     ) -> ZonalCovariance:
         """EOFs of all parts, with the variances that EOFs have in states they were not fitted to.
 
@@ -76,7 +80,7 @@ class ZonalCovariance(CovarianceOperator):
 
         Args:
             parts: at least two sets of batches as in ``fit``, far apart in time.
-            threshold: as in ``fit``.
+            threshold, rest: as in ``fit``.
         """
         if len(parts) < 2:
             raise GapzooError("cross-validation takes at least 2 parts")
@@ -87,18 +91,18 @@ class ZonalCovariance(CovarianceOperator):
             found = [_variance(p[m], _eigen(total[m] - p[m])[1]) / n for p, n, _ in sums]
             return torch.stack(found).mean(0), _eigen(total[m] / count)[1]
 
-        return cls._decompose(map(spectrum, range(len(total))), threshold, sums[0][2])
+        return cls._decompose(map(spectrum, range(len(total))), (threshold, rest), sums[0][2])
 
     @classmethod
     def _decompose(
         cls,
         spectra: Iterable[tuple[Tensor, Tensor]],
-        threshold: float,
+        cut: tuple[float, float],
         shape: tuple[int, int, int],
     ) -> ZonalCovariance:
         vectors, values, tails = [], [], []
         for level, basis in spectra:
-            keep = level > threshold
+            keep = _kept(level, *cut)
             vectors.append(basis[:, keep])
             values.append(level[keep])
             left = level[~keep].clamp(min=0)
@@ -249,6 +253,15 @@ def _products(states: Iterable[Tensor]) -> tuple[Tensor, int, tuple[int, int, in
     if total is None:
         raise GapzooError("no states to take a covariance from")
     return total, count, shape
+
+
+def _kept(level: Tensor, threshold: float, rest: float) -> Tensor:
+    """Which variances (N,) are above a threshold, or among those that hold all but the rest."""
+    ordered, order = level.clamp(min=0).sort(descending=True)
+    before = ordered.cumsum(0) - ordered
+    most = torch.zeros_like(level, dtype=torch.bool)
+    most[order] = before < (1 - rest) * ordered.sum()
+    return (level > threshold) | (most & (level > FLOOR))
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:

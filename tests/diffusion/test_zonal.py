@@ -10,6 +10,7 @@ from gapzoo.diffusion import (
     DenoisingLoss,
     GaussianDenoiser,
     PreconditionedDenoiser,
+    Prior,
     SpectralCovariance,
 )
 from gapzoo.diffusion.zonal import ZonalCovariance
@@ -149,6 +150,31 @@ def test_each_tail_gets_exactly_its_own_gain_and_the_mean_variance_of_what_was_d
     ):
         torch.testing.assert_close(inside.sort().values, every[every > 1.0].sort().values)
         torch.testing.assert_close(tail, every[every <= 1.0].mean())
+
+
+@pytest.mark.parametrize("rest", [0.5, 0.1, 0.02])
+def test_no_tail_holds_more_than_the_rest_and_no_vector_is_kept_for_nothing(full, rest):
+    found = ZonalCovariance.fit([sample(400)], threshold=1e9, rest=rest)
+    for every, rank in zip(full.eigenvalues[:-5].split(full.ranks), found.ranks, strict=True):
+        left = every.sort().values.cumsum(0) / every.sum()  # of the 1, 2, ... smallest
+        dropped = len(every) - rank
+        assert dropped == 0 or left[dropped - 1] <= rest
+        assert left[dropped] > rest
+
+
+def test_sampling_starts_from_the_gaussian_marginal(cut):
+    """x_t = alpha x + sigma z has the covariance alpha^2 L + sigma^2."""
+    schedule = SCHEDULES.build("cosine")
+    prior = Prior(PreconditionedDenoiser(Fixed(), schedule, climatology=cut)).given()
+    t = torch.tensor(0.7)
+    alpha, sigma = schedule(t)
+    count = 20000
+    noise = torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(2))
+    found = cut.of(prior.begin(noise, t)).eigenvalues
+    expected = alpha**2 * cut.eigenvalues + sigma**2
+    assert (found / expected - 1).abs().max() < 5 * (2 / count) ** 0.5
+    bare = PreconditionedDenoiser(Fixed(), schedule)
+    assert torch.equal(bare.begin(noise[:2], t), sigma * noise[:2])
 
 
 def test_one_tail_for_all_wavenumbers_is_white(cut):

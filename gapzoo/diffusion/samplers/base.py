@@ -101,8 +101,10 @@ class Sampler(abc.ABC):
                 f"states {full} for {len(generator)} members; the first size must be the members"
             )
         noise = generator.randn(full)
+        if x_init is None:
+            return self.denoiser.begin(noise, t)
         alpha, sigma = (scale.to(noise) for scale in self.denoiser.schedule(t))
-        return sigma * noise if x_init is None else alpha * x_init.to(noise) + sigma * noise
+        return alpha * x_init.to(noise) + sigma * noise
 
     def predict(self, x_t: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rescaled state x, denoised mean x_hat (both (B,C,H,W)), alpha () and ratio r ()."""

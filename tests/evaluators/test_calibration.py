@@ -5,7 +5,8 @@ import pytest
 import scores.probability
 import torch
 import xarray as xr
-from scipy.stats import chi2
+from scipy.spatial.distance import cityblock
+from scipy.stats import chi2, rankdata
 
 from gapzoo.evaluators import EVALUATORS
 
@@ -62,6 +63,16 @@ def test_calibrated_ensemble_has_a_flat_rank_histogram(members):
     statistic = POINTS * ((narrow - expected) ** 2 / expected).sum()
     assert statistic > chi2.ppf(0.9999, members)
     assert narrow[[0, -1]].min() > narrow[1:-1].max()
+
+
+def test_calibration_index_agrees_with_scipy():
+    """The city-block distance between the histogram of scipy's ranks and a flat one."""
+    forecast, truth = _toy(6, 0.6)
+    together = np.concatenate([truth[:, None], forecast], 1)[0, :, 0]
+    shares = np.bincount(rankdata(together, axis=0)[0].astype(int) - 1, minlength=7) / POINTS
+    expected = cityblock(shares, np.full(7, 1 / 7))
+    assert expected > 0.1
+    assert _score("calibration_index", forecast, truth).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_rank_histogram_agrees_with_scores_with_ties(case):

@@ -5,7 +5,7 @@
     <!-- end -->
 
 Options have the defaults metric=crps, every setting, and nothing below; ``contrast=a,b`` adds the
-relative difference of two rows and ``cost=seconds`` what they took.
+relative difference of two rows, ``cost=seconds`` what they took; ``without=a,b`` leaves rows out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gapzoo.leaderboard.rows import FOLDER
 from gapzoo.leaderboard.tables import markdown
 
 BLOCK = re.compile(r"(<!-- leaderboard:(\S+)([^\n]*?) ?-->\n)(.*?)(<!-- end -->)", re.DOTALL)
-OPTIONS = ("metric", "settings", "below", "contrast", "cost")
+OPTIONS = ("metric", "settings", "below", "contrast", "cost", "without")
 
 
 def filled(text: str, folder: Path = FOLDER) -> str:

@@ -232,6 +232,7 @@ def markdown(
     below: tuple[str, ...] = (),
     contrast: tuple[str, ...] = (),
     cost: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> str:
     """The same as Markdown, with what its numbers depend on below it.
 
@@ -243,8 +244,12 @@ def markdown(
         below: further scores, a line an entry that has them.
         contrast: names of two rows: adds how far the first is from the second, relatively.
         cost: ``seconds`` adds three columns: wall, CPU and scoring seconds of all cases.
+        without: names of rows that are no competitors, such as a perfect model.
+
+    Raises:
+        GapzooError: without rows, or where a row to leave out is not there.
     """
-    every = found(protocol, folder)
+    every = _others(found(protocol, folder), without)
     ranking = Ranking(every, metric, settings)
     names = heads(ranking)
     names += ["wall s", "CPU s", "of it scoring"] if cost else []
@@ -263,6 +268,14 @@ def markdown(
     return "\n".join(
         [*lines, "", " ".join(part for part in (_made(every), ranking.note()) if part)]
     )
+
+
+def _others(every: list[dict[str, Any]], without: tuple[str, ...]) -> list[dict[str, Any]]:
+    names = [label(row) for row in every]
+    for name in without:
+        if name not in names:
+            raise GapzooError(f"no row '{name}' to leave out; {nearest(name, names)}")
+    return [row for row in every if label(row) not in without]
 
 
 def found(protocol: str, folder: Path) -> list[dict[str, Any]]:

@@ -102,6 +102,13 @@ def printed(table) -> str:
     return console.file.getvalue()
 
 
+def test_a_row_that_is_no_competitor_is_left_out_before_the_best_is_found(board):
+    text = readme.filled("<!-- leaderboard:analysis-toy without=a -->\n<!-- end -->\n", board)
+    assert "| a |" not in text and "| b | **" in text and "| c |" in text
+    with pytest.raises(GapzooError, match="no row 'aa' to leave out; did you mean 'a'"):
+        readme.filled("<!-- leaderboard:analysis-toy without=aa -->\n<!-- end -->\n", board)
+
+
 def test_a_table_says_which_ranks_are_real(board):
     ranking = tables.Ranking(rows.rows("analysis-toy", board), "crps")
     names = [tables.label(r) for r in ranking.rows]

@@ -78,6 +78,13 @@ def evaluate(
     tallies = tallied(
         forecast, truth, needed, mask=mask, regions=regions, seasons=seasons or ("all",),
         land=land, options=options, progress=progress)  # fmt: skip
+    return scored(tallies, forecast, seasons)
+
+
+def scored(
+    tallies: Mapping[str, Mapping[str, Tally]], forecast: xr.Dataset, seasons: Sequence[str] | None
+) -> xr.Dataset:
+    """What ``evaluate`` returns, from the totals of the whole standard forecast."""
     found: dict[str, xr.DataArray] = {}
     for name, group in tallies.items():
         found |= _named(name, group, forecast)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from gapzoo.data.workers import Workers, computed_here
-from gapzoo.evaluators.entry import Needed, _named, settings, tallied
+from gapzoo.evaluators.entry import Needed, scored, tallied
 from gapzoo.evaluators.standard import standard
 from gapzoo.evaluators.tally import Tally
 
@@ -64,14 +64,7 @@ def evaluate(
     parts = [forecast.isel(time=part) for part in chunks(forecast)]
     with workers.executor(min(len(parts), JOBS)) as pool:
         tallies = _tallies(pool, parts, (truth, needed, options), progress)
-    found: dict[str, xr.DataArray] = {}
-    for name, group in tallies.items():
-        found |= _named(name, group, forecast)
-    for name, array in found.items():
-        if "level" in array.dims:
-            found[name] = array.assign_attrs(levels=array["level"].values.tolist())
-    scores = xr.Dataset(found, attrs={"initial_times": forecast.sizes["time"], **settings(tallies)})
-    return scores if seasons is not None else scores.squeeze("season", drop=True)
+    return scored(tallies, forecast, seasons)
 
 
 def chunks(forecast: xr.Dataset) -> list[slice]:

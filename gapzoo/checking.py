@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -77,32 +76,51 @@ def stand_in(recipe: Recipe, world: World) -> ZonalCovariance | None:
 
 
 def _memory(recipe: Recipe, module: TrainedModule, world: World, batch: int) -> str:
-    """Weights and their average, gradients and AdamW's two moments; activations; covariance."""
-    parameters = list(module.live.parameters())
-    moved = sum(p.numel() for p in parameters if p.requires_grad)
-    weights = BYTES * (2 * sum(p.numel() for p in parameters) + 3 * moved)
-    parts = {"weights, average and optimiser": weights}
-    parts[f"activations of {batch} samples"] = batch * activations(module, world)
+    """What a process of training takes, part by part and in all, beside Python and PyTorch."""
+    parts = training_parts(module, world, batch)
     if recipe.kind == "prior" and recipe.preconditioning == "climatology":
         channels, height, width = world.shape
         matrix = 8 * (width // 2 + 1) * (channels * height) ** 2
         parts["covariance (at most)"] = matrix
-        parts["fitting it"] = matrix * (recipe.covariance_parts + 1)
+    parts["in all"] = sum(parts.values())
+    if "covariance (at most)" in parts and recipe.covariance == "fit":
+        parts["before that, fitting the covariance"] = matrix * (recipe.covariance_parts + 1)
     told = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in parts.items())
     return f"memory of a process: {told}"
 
 
-def activations(module: Any, world: World) -> int:
-    """Bytes that one sample's forward pass keeps for the backward pass, measured."""
+def training_parts(module: TrainedModule, world: World, batch: int) -> dict[str, int]:
+    """Bytes of weights, average, gradients and two moments; of activations; of saving them."""
+    parameters = list(module.live.parameters())
+    count = sum(p.numel() for p in parameters)
+    moved = sum(p.numel() for p in parameters if p.requires_grad)
+    return {
+        "weights, average and optimiser": BYTES * (2 * count + 3 * moved),
+        f"activations of {batch} samples": activations(module, world, batch),
+        "a copy while saving": BYTES * (2 * count + 2 * moved),
+    }
+
+
+def activations(module: TrainedModule, world: World, batch: int) -> int:
+    """Bytes that a batch's forward pass keeps for the backward pass, from one sample and two.
+
+    What does not grow with the batch, such as weights in low precision, counts once.
+    """
+    one, two = kept_bytes(module, world, 1), kept_bytes(module, world, 2)
+    return one + (batch - 1) * (two - one)
+
+
+def kept_bytes(module: TrainedModule, world: World, batch: int) -> int:
+    """Bytes that PyTorch keeps of a forward pass, beside the module's own tensors, measured."""
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    own = {p.untyped_storage().data_ptr() for p in module.live.parameters()}
-    state = torch.zeros(1, *world.shape)
-    cond = torch.zeros(1, world.cond_channels, *world.shape[1:])
+    own = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
+    state = torch.zeros(batch, *world.shape)
+    cond = torch.zeros(batch, world.cond_channels, *world.shape[1:])
     with saved_tensors_hooks(note, lambda tensor: tensor):
         output = module.example(state, cond)
         size = sum(n for pointer, n in kept.items() if pointer not in own)

@@ -73,7 +73,8 @@ class Checkpoint:
             raise GapzooError(f"checkpoint '{self.name}' is a {self.kind}, not a forecaster")
         low = torch.bfloat16 if self.details.get("precision") == "bf16" else None
         arguments = {"world": self.world, "network": self.network, "autocast": low}
-        return FORECASTERS.build("convcast", **arguments)
+        name = getattr(self.network, "forecaster", "convcast")
+        return FORECASTERS.build(str(name), **arguments)
 
     def error(
         self, hours: int, basis: ZonalCovariance | None = None

@@ -21,6 +21,7 @@ from gapzoo.core.world import World
 from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss
 from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.forecasters import NETWORKS
 from gapzoo.recipe import Recipe, inherit, load
 from gapzoo.training import Optimisation
 from gapzoo.training.adapt import carry, freeze, input_labels, low_rank
@@ -172,10 +173,15 @@ def module_of(
 
 def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> TrainedModule:
     from gapzoo.training.convcast import ConvCast
+    from gapzoo.training.crpscast import CRPSCast
 
     change = torch.from_numpy(world.diff_std)[:, None, None] / world.std
     common["architecture"] = {"hours": world.hours, **common["architecture"]}
-    return ConvCast(recipe.model, change=change, **loss_weights(world), **common)
+    sizes = {k: common[k] for k in ("channels", "cond_channels")}
+    with torch.device("meta"):  # only to see of which kind it is
+        network = NETWORKS.build(recipe.model, **sizes, **common["architecture"])
+    kind = CRPSCast if getattr(network, "forecaster", "") == "crpscast" else ConvCast
+    return kind(recipe.model, change=change, **loss_weights(world), **common)
 
 
 def loss_weights(world: World) -> dict[str, Any]:

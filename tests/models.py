@@ -69,18 +69,19 @@ def zonal(archive: Archive, variables: list[str] | None = None) -> ZonalCovarian
     return ZonalCovariance.fit([reader.state(np.arange(365))])
 
 
-def toy_forecaster(archive: Archive, variables: list[str] | None = None) -> checkpoint.Checkpoint:
+def toy_forecaster(
+    archive: Archive, variables: list[str] | None = None, model: str = "convcast_small"
+) -> checkpoint.Checkpoint:
     """A forecasting network with random weights, near persistence, errors of 0.3 at 24 h."""
     world = world_of(archive, variables)
     arguments = {"channels": len(world.channels), "cond_channels": world.cond_channels, **TINY}
-    network = shake(NETWORKS.build("convcast_small", **arguments), seed=1)
+    network = shake(NETWORKS.build(model, **arguments), seed=1)
     network.set_scale(torch.full((len(world.channels),), 0.03))
-    details = {"model": "convcast_small", "arguments": arguments, "precision": "fp32"}
+    details = {"model": model, "arguments": arguments, "precision": "fp32"}
     details |= {"schedule": "edm", "schedule_options": {}}
     height, width = world.grid.shape
     errors = {"error24": torch.full((len(world.channels), height, width // 2 + 1), 0.09)}
-    name = "convcast_small.toy"
-    return checkpoint.Checkpoint(name, "forecaster", network, world, details, errors)
+    return checkpoint.Checkpoint(f"{model}.toy", "forecaster", network, world, details, errors)
 
 
 def saved(made: checkpoint.Checkpoint, folder: Path) -> Path:

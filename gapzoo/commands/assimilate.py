@@ -48,13 +48,13 @@ def _task(wanted: Any, prior: Any) -> Any:
     from gapzoo import checkpoint
     from gapzoo.baselines.letkf import LETKF
     from gapzoo.baselines.localisation import Sphere
-    from gapzoo.forecasters import FORECASTERS
+    from gapzoo.forecasters import FORECASTERS, TRAINED
     from gapzoo.leaderboard.cycles import static_error
     from gapzoo.tasks.assimilation import Assimilation
     from gapzoo.tasks.sampling import Sampling
 
     network, world = None, prior.world
-    if wanted.forecaster in FORECASTERS and wanted.forecaster != "convcast":
+    if wanted.forecaster in FORECASTERS and wanted.forecaster not in TRAINED:
         forecaster = FORECASTERS.build(wanted.forecaster, world=world)
     else:
         network = checkpoint.load(wanted.forecaster)

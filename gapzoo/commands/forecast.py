@@ -65,12 +65,12 @@ def put_together(wanted: Any, archive: str) -> tuple[Any, dict[str, str]]:
         archive: whose world a forecaster without a checkpoint takes.
     """
     from gapzoo import checkpoint
-    from gapzoo.forecasters import FORECASTERS
+    from gapzoo.forecasters import FORECASTERS, TRAINED
     from gapzoo.tasks.settings import rollout_of
 
     prior = checkpoint.load(wanted.prior) if wanted.prior else None
     network = None
-    if wanted.forecaster not in FORECASTERS or wanted.forecaster == "convcast":
+    if wanted.forecaster not in FORECASTERS or wanted.forecaster in TRAINED:
         network = checkpoint.load(wanted.forecaster)
     known = [c for c in (prior, network) if c is not None]
     world = known[0].world if known else _world(archive)

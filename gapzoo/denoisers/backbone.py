@@ -56,7 +56,8 @@ class Backbone(nn.Module, ABC):
 
         Args:
             x: (B, C, H, W) scaled noisy state.
-            c_noise: (B,) or () noise level as the preconditioning codes it.
+            c_noise: (B,) or () noise level as the preconditioning codes it; (B, N) for networks
+                whose embedding takes more than one number.
             cond: (B, K, H, W) forcing and static fields, or None for all zeros.
 
         Raises:
@@ -67,7 +68,7 @@ class Backbone(nn.Module, ABC):
         fields = self._inputs(x, cond)
         if lack:
             fields = pad_sphere(fields, (lack + 1) // 2, 0)[..., : height + lack, :]
-        out = self.network(fields, c_noise.float().expand(len(x)))
+        out = self.network(fields, c_noise.float().expand(len(x), *c_noise.shape[1:]))
         top = (lack + 1) // 2
         return out[..., top : top + height, :].float()
 

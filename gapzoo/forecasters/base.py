@@ -20,6 +20,9 @@ class Forecaster(ABC):
         world: what the states are anomalies of.
     """
 
+    stochastic = False
+    """Whether a step draws from its generator."""
+
     def __init__(self, world: World) -> None:
         self.world = world
 

@@ -41,6 +41,8 @@ class ConvCastNetwork(nn.Module):
     """
 
     scale: Tensor
+    forecaster = "convcast"
+    """Registered name of what steps with it."""
 
     def __init__(
         self, *, channels: int, cond_channels: int = 0, hours: float = 6.0, **body: Any
@@ -117,7 +119,7 @@ class ConvCastForecaster(Forecaster):
         generator: MemberGenerator | None = None,
     ) -> Tensor:
         """See Forecaster; the forcing anomalies persist over the parts."""
-        return self._together([state], [time], hours, [forcing])[0]
+        return self._together([state], [time], hours, [forcing], [generator])[0]
 
     def steps(
         self,
@@ -128,7 +130,13 @@ class ConvCastForecaster(Forecaster):
         generators: Sequence[MemberGenerator],
     ) -> list[Tensor]:
         """See Forecaster."""
-        return self._together(states, times, hours, forcings)
+        return self._together(states, times, hours, forcings, generators)
+
+    def drawn(
+        self, generators: Sequence[MemberGenerator | None], states: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """What the network takes beside state, lead and condition: (B, ...) each; here nothing."""
+        return ()
 
     def _together(
         self,
@@ -136,6 +144,7 @@ class ConvCastForecaster(Forecaster):
         times: Sequence[pd.Timestamp],
         hours: int,
         forcings: Sequence[np.ndarray | None],
+        generators: Sequence[MemberGenerator | None],
     ) -> list[Tensor]:
         """All initial times as one batch."""
         sizes, state = [len(s) for s in states], torch.cat(list(states))
@@ -149,10 +158,11 @@ class ConvCastForecaster(Forecaster):
                 anomaly = None if forcing is None else forcing[None]
                 cond = self.world.condition(when, anomaly).to(state)
                 conds.append(cond.expand(size, -1, -1, -1))
-            state = self._apply(state, lead, torch.cat(conds))
+            drawn = self.drawn(generators, state.split(sizes))
+            state = self._apply(state, lead, torch.cat(conds), *drawn)
         return list(state.split(sizes))
 
-    def _apply(self, state: Tensor, hours: float, cond: Tensor) -> Tensor:
+    def _apply(self, state: Tensor, hours: float, cond: Tensor, *drawn: Tensor) -> Tensor:
         low = self.autocast is not None
         leads = torch.full((len(state),), float(hours), device=state.device)
         follow = torch.is_grad_enabled() and state.requires_grad  # windows differentiate it
@@ -160,4 +170,4 @@ class ConvCastForecaster(Forecaster):
             torch.set_grad_enabled(follow),
             torch.autocast(state.device.type, self.autocast or torch.bfloat16, enabled=low),
         ):
-            return self.network(state, leads, cond)
+            return self.network(state, leads, cond, *drawn)

@@ -23,7 +23,7 @@ from gapzoo.checkpoint import Checkpoint
 from gapzoo.core import GapzooError, MemberGenerator, Registry, nearest
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.forecasters import FORECASTERS, Forecaster
+from gapzoo.forecasters import FORECASTERS, TRAINED, Forecaster
 from gapzoo.leaderboard.methods import Case, ClimatologyMethod, Setting, _tuned, checkpoint_for
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.statistics import Arrays
@@ -56,7 +56,7 @@ class CycleMethod(ABC):
         self.model: Forecaster
         self.network_of_model: Checkpoint | None = None
         self._named = forecaster
-        if forecaster in FORECASTERS and forecaster != "convcast":
+        if forecaster in FORECASTERS and forecaster not in TRAINED:
             changed = {"parameters": dict(protocol.cycling.parameters)}
             extra = changed if forecaster == "speedy" else {}
             self.model = FORECASTERS.build(forecaster, world=setting.world, **extra)

@@ -55,7 +55,7 @@ def resolve(words: list[str]) -> Entry:
     name, options = words[0], recipe.options(words[1:])
     path = Path(name)
     if (kind := _kind(name)) is not None:
-        method = "convcast" if kind == "forecaster" else "gap"
+        method = _alone(name) if kind == "forecaster" else "gap"
         return Entry(method, {kind: name, **options}, path.name)
     if path.suffix in (".yaml", ".yml"):
         return _file(path, options)
@@ -66,11 +66,23 @@ def resolve(words: list[str]) -> Entry:
 
 def _kind(name: str) -> str | None:
     """``prior`` or ``forecaster`` where a checkpoint is so called, damaged ones too."""
-    try:
-        body = json.loads((checkpoint.find(name) / "checkpoint.json").read_text())
-    except (GapzooError, ValueError):
+    body = _body(name)
+    if body is None:
         return None
     return "forecaster" if body.get("kind") == "forecaster" else "prior"
+
+
+def _alone(name: str) -> str:
+    """The method that is a forecaster's checkpoint alone."""
+    model = str((_body(name) or {}).get("model"))
+    return "crpscast" if model.startswith("crpscast") else "convcast"
+
+
+def _body(name: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((checkpoint.find(name) / "checkpoint.json").read_text()))
+    except (GapzooError, ValueError):
+        return None
 
 
 def _file(path: Path, changes: dict[str, Any]) -> Entry:
@@ -89,4 +101,6 @@ def _task(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     forecaster, sampling = str(values.get("forecaster", "")), values.pop("sampling", {})
     if values.get("prior"):
         return "gap", {**values, **sampling}
-    return (forecaster, {}) if forecaster in ALONE else ("convcast", {"forecaster": forecaster})
+    if forecaster in ALONE:
+        return forecaster, {}
+    return _alone(forecaster), {"forecaster": forecaster}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from gapzoo.core import MemberGenerator, Registry
+from gapzoo.core import GapzooError, MemberGenerator, Registry
 from gapzoo.forecasters import FORECASTERS, Forecaster
 from gapzoo.leaderboard.methods import ClimatologyMethod, Setting, checkpoint_for
 from gapzoo.leaderboard.protocol import Protocol
@@ -100,9 +100,14 @@ class ClimatologyForecast(ForecastMethod):
 class DeterministicForecast(ForecastMethod):
     """The forecasting network alone, from the mean of the initial ensemble."""
 
+    stochastic = False
+
     def __init__(self, setting: Setting, protocol: Protocol, forecaster: str) -> None:
         super().__init__(setting, protocol)
         self.checkpoint = checkpoint_for(setting, forecaster)
+        if self.checkpoint.forecaster.stochastic is not self.stochastic:
+            other = "convcast" if self.stochastic else "crpscast"
+            raise GapzooError(f"forecaster '{forecaster}' is for the entry '{other}'; run that")
 
     def run(
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
@@ -113,6 +118,21 @@ class DeterministicForecast(ForecastMethod):
     def provenance(self) -> dict[str, Any]:
         """The network."""
         return {"forecaster": self.checkpoint.name, "forecaster_sha256": self.checkpoint.hash}
+
+
+@FORECASTS.register("crpscast")
+class GeneratedForecast(DeterministicForecast):
+    """The generating network alone, from each member of the initial ensemble with its own noise."""
+
+    stochastic = True
+
+    def run(
+        self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
+    ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
+        """See ForecastMethod."""
+        forecaster, world = self.checkpoint.forecaster, self.setting.world
+        roll = Rollout(forecaster=forecaster, world=world, hours=self.protocol.hours)
+        return islice(roll.run(initial, time, generator, persisted(forcing)), self.steps)
 
 
 @FORECASTS.register("speedy")

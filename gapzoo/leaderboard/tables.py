@@ -28,6 +28,7 @@ SIGNIFICANT = 0.05
 NAMES = {
     "gap": "GAP",
     "convcast": "ConvCast alone",
+    "crpscast": "CRPSCast alone",
     "letkf": "LETKF",
     "enkf": "EnKF",
     "speedy": "SPEEDY",

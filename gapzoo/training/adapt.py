@@ -4,6 +4,7 @@ A network reads its channels in layers called ``stem`` and writes them in layers
 nothing else of it knows the channels, and nothing at all the grid. So weights are carried to other
 channels by moving the columns and rows of those layers. What is new starts at zero: the state's
 new channels are first denoised by the Wiener filter alone, and its new inputs are not yet read.
+Only a layer called ``noise`` stays as it begins where the parent has none: members must differ.
 
 Low rank (LoRA, Hu et al. 2021, arXiv 2106.09685): W + B A, with W kept, B (rows, r) zero at first
 and A (r, columns) drawn. A checkpoint holds the sum, so that loading it knows nothing of this.
@@ -74,7 +75,8 @@ def _moved(
             moved[name] = _move(weights[name], own[name], outputs, 0)
         elif leaf == "scale":  # a forecaster's typical changes, which are its world's
             moved[name] = own[name]
-    return moved
+    fresh = {n: w for n, w in own.items() if n.endswith("noise.weight") and n not in weights}
+    return moved | fresh
 
 
 def _move(old: Tensor, own: Tensor, labels: tuple[Labels, Labels], dim: int) -> Tensor:

@@ -107,27 +107,36 @@ class ConvCast(TrainedModule):
         """The averaged network's forecast, (B,C,H,W)."""
         return self._forecast(self.averaged, x, hours, cond)
 
-    def loss(self, network: Any, batch: Mapping[str, Tensor]) -> LossValue:
+    def noise(self, batch: Mapping[str, Tensor], *keys: object) -> tuple[Tensor, ...]:
+        """What the loss draws for a batch, by (seed, keys) alone; here nothing."""
+        return ()
+
+    def loss(self, network: Any, batch: Mapping[str, Tensor], *noise: Tensor) -> LossValue:
         """The loss of a batch, its ``ratio`` being the lead in hours."""
         hours, cond = batch["hours"].float(), batch.get("cond")
         forecast = self._forecast(network, batch["state"], hours, cond)
-        error = (forecast - batch["target"]) / network.spread(hours)
-        weights = self.weights.expand(error.shape[1:])
-        squares = (weights / weights.mean() * error**2).flatten(1).mean(1)
-        return LossValue(squares.mean(), squares.detach(), hours)
+        return self.weighed(((forecast - batch["target"]) / network.spread(hours)) ** 2, hours)
+
+    def weighed(self, points: Tensor, hours: Tensor) -> LossValue:
+        """The weighted mean of a loss at each point (B,C,H,W), and its leads (B,)."""
+        weights = self.weights.expand(points.shape[1:])
+        losses = (weights / weights.mean() * points).flatten(1).mean(1)
+        return LossValue(losses.mean(), losses.detach(), hours)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        keys = (*self.keys(batch_idx), self.global_rank, "layers")
-        with seeded(self.seed, *keys, device=self.device):
-            value = self.loss(self.network, batch)
+        keys = self.keys(batch_idx)
+        noise = self.noise(batch, *keys)
+        with seeded(self.seed, *keys, self.global_rank, "layers", device=self.device):
+            value = self.loss(self.network, batch, *noise)
         self.log("loss", value.loss, prog_bar=True, logger=False)
         self.train_levels.update(value)
         return self.touched(value.loss)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Loss of the averaged network."""
-        self.val_levels.update(self.loss(self.averaged, batch))
+        """Loss of the averaged network, with the same noise at every validation."""
+        noise = self.noise(batch, "validate", batch_idx)
+        self.val_levels.update(self.loss(self.averaged, batch, *noise))
 
     def train(self, mode: bool = True) -> ConvCast:
         """Set training mode; the average stays in evaluation mode."""
@@ -136,8 +145,8 @@ class ConvCast(TrainedModule):
         return self
 
     def _forecast(
-        self, network: nn.Module, x: Tensor, hours: Tensor, cond: Tensor | None
+        self, network: nn.Module, x: Tensor, hours: Tensor, cond: Tensor | None, *noise: Tensor
     ) -> Tensor:
         low = self.autocast is not None
         with torch.autocast(x.device.type, self.autocast or torch.bfloat16, enabled=low):
-            return network(x, hours, cond)
+            return network(x, hours, cond, *noise)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import xarray as xr
-from models import saved, toy_prior
+from models import saved, toy_forecaster, toy_prior
 from worlds import expect, toy_archive
 
 from gapzoo.core import GapzooError
@@ -166,6 +166,8 @@ def test_checkpoints_are_entries(archive, tmp_path):
     assert found == entries.Entry("gap", {"prior": str(made), "steps": 2}, "prior")
     found = entries.resolve(["convcast_small.speedy-t21-v1"])
     assert (found.method, list(found.options)) == ("convcast", ["forecaster"])
+    made = saved(toy_forecaster(archive, model="crpscast_small"), tmp_path / "generator")
+    assert entries.resolve([str(made)]).method == "crpscast"
     (tmp_path / "stores").mkdir()
     assert entries.resolve([str(tmp_path / "stores")]).method == "folder"
 

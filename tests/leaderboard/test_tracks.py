@@ -29,6 +29,7 @@ def models(archive, tmp_path_factory):
     return {
         "prior": str(saved(toy_prior(archive), folder / "p")),
         "forecaster": str(saved(toy_forecaster(archive), folder / "f")),
+        "generator": str(saved(toy_forecaster(archive, model="crpscast_small"), folder / "g")),
         "other prior": str(saved(toy_prior(archive, fewer), folder / "op")),
         "other forecaster": str(saved(toy_forecaster(archive, fewer), folder / "of")),
     }
@@ -126,6 +127,16 @@ def test_the_network_alone_forecasts(archive, models):
     row = run(archive, "weather", "convcast", options, members=2, cases=2)
     assert row["scores"]["24"]["rmse"] < row["scores"]["48"]["rmse"]
     assert "forecaster_sha256" in row
+
+
+def test_the_generating_network_makes_members_from_one_truth(archive, models):
+    options = {"forecaster": models["generator"]}
+    first, second = (run(archive, "weather", "crpscast", options, members=3) for _ in range(2))
+    assert first["scores"] == second["scores"]
+    assert first["scores"]["48"]["spread_skill"] > first["scores"]["24"]["spread_skill"] / 2 > 0
+    for entry, wrong in (("convcast", "generator"), ("crpscast", "forecaster")):
+        with expect(GapzooError, "is for the entry"):
+            run(archive, "weather", entry, {"forecaster": models[wrong]}, members=2, cases=1)
 
 
 def test_observations_are_the_same_for_every_entry(archive):

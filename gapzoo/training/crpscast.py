@@ -1,0 +1,81 @@
+"""Train CRPSCast: the weighted fair CRPS of two members, in units of the typical change.
+
+    loss = E[ mean_w (|x_1 - y| + |x_2 - y| - |x_1 - x_2|) / (2 scale_c g(h)) ]
+
+with x_i = f(x, h, z_i) and y = x(t + h): fair (its expectation is least where members and truth are
+of one distribution, Ferro 2014), with the fewest members that have a spread, as in FGN (Alet et al.
+2025, arXiv 2506.10772). Persistence has a loss near 0.8. Batches are those of
+:mod:`gapzoo.training.convcast`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapzoo.core import GapzooError
+from gapzoo.diffusion import LossValue
+from gapzoo.training.convcast import LEADS, ConvCast
+from gapzoo.training.optimise import generator_for
+
+MEMBERS = 2
+
+
+def pair_crps(pair: Tensor, truth: Tensor) -> Tensor:
+    """Fair CRPS of two members (2, ...) at each point of the truth (...); differentiable."""
+    first, second = pair
+    return ((first - truth).abs() + (second - truth).abs() - (first - second).abs()) / 2
+
+
+class CRPSCast(ConvCast):
+    """A registered network that takes noise, and its training.
+
+    Args:
+        name: the network's registered name.
+        options: see :class:`ConvCast`.
+
+    Raises:
+        GapzooError: for a network that takes no noise.
+    """
+
+    def __init__(self, name: str = "crpscast_small", **options: Any) -> None:
+        super().__init__(name, **options)
+        if not hasattr(self.network, "noise"):
+            raise GapzooError(f"network '{name}' takes no noise; try crpscast_small")
+
+    def noise(self, batch: Mapping[str, Tensor], *keys: object) -> tuple[Tensor, ...]:
+        """(2, B, N) standard normal numbers; processes take alternate rows of one whole batch."""
+        rank, size = self.part if self._trainer is not None and keys[0] == "train" else (0, 1)
+        generator = generator_for(self.seed, *keys, device=self.device)
+        shape = (MEMBERS, len(batch["state"]) * size, self.network.noise)
+        return (torch.randn(shape, generator=generator, device=self.device)[:, rank::size],)
+
+    def loss(self, network: Any, batch: Mapping[str, Tensor], *noise: Tensor) -> LossValue:
+        """The loss of a batch and its noise (2, B, N), its ``ratio`` being the lead in hours."""
+        hours, cond = batch["hours"].float(), batch.get("cond")
+        pair = self._pair(network, batch["state"], hours, cond, *noise)
+        return self.weighed(pair_crps(pair, batch["target"]) / network.spread(hours), hours)
+
+    def example(self, state: Tensor, cond: Tensor) -> Tensor:
+        """Both members, as training computes them."""
+        z = state.new_zeros(MEMBERS, len(state), self.network.noise)
+        return self._pair(self.network, state, torch.full((len(state),), LEADS[0]), cond, z)
+
+    def forward(
+        self, x: Tensor, hours: Tensor, cond: Tensor | None = None, z: Tensor | None = None
+    ) -> Tensor:
+        """The averaged network's forecast (B,C,H,W) by the noise (B,N); None is zero."""
+        drawn = () if z is None else (z,)
+        return self._forecast(self.averaged, x, hours, cond, *drawn)
+
+    def _pair(
+        self, network: nn.Module, x: Tensor, hours: Tensor, cond: Tensor | None, z: Tensor
+    ) -> Tensor:
+        """(2,B,C,H,W): two members of each state in one batch."""
+        cond = None if cond is None else cond.repeat(MEMBERS, 1, 1, 1)
+        both = x.repeat(MEMBERS, 1, 1, 1)
+        out = self._forecast(network, both, hours.repeat(MEMBERS), cond, z.flatten(0, 1))
+        return out.unflatten(0, (MEMBERS, -1))

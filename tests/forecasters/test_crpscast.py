@@ -1,0 +1,174 @@
+"""CRPSCast: members by noise, the CRPS of two of them, a spread that is learned, one start."""
+
+import lightning
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import TINY, saved, shake, toy_forecaster
+from torch.utils.data import DataLoader
+from worlds import expect, toy_archive
+
+from gapzoo import checkpoint, fit, recipe
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.data.module import world_of
+from gapzoo.evaluators.crps import ensemble_crps
+from gapzoo.forecasters import FORECASTERS, NETWORKS
+from gapzoo.training import CRPSCast, Optimisation
+from gapzoo.training.crpscast import pair_crps
+
+C, H, W = 2, 8, 16
+TIME = pd.Timestamp("1980-03-01")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return toy_archive(tmp_path_factory.mktemp("crpscast") / "toy.zarr")
+
+
+def module(**options) -> CRPSCast:
+    arguments = {"channels": C, "architecture": TINY, "precision": "fp32"} | options
+    return CRPSCast(change=torch.tensor([0.8, 0.8]), **arguments)
+
+
+def forecaster(world):
+    sizes = {"channels": len(world.channels), "cond_channels": world.cond_channels}
+    network = shake(NETWORKS.build("crpscast_small", **sizes, **TINY))
+    return FORECASTERS.build("crpscast", world=world, network=network)
+
+
+def batch(seed: int, size: int) -> dict[str, torch.Tensor]:
+    """x' = 0.8 x + 0.6 e, one e a sample and channel: a standard deviation of 0.6."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, C, H, W, generator=g)
+    e = torch.randn(size, C, 1, 1, generator=g)
+    return {"state": x, "target": 0.8 * x + 0.6 * e, "hours": torch.full((size,), 6.0)}
+
+
+def test_the_crps_of_two_members_is_the_fair_one():
+    g = torch.Generator().manual_seed(0)
+    pair = torch.randn(2, 5, C, H, W, generator=g, requires_grad=True)
+    truth = torch.randn(5, C, H, W, generator=g)
+    found = pair_crps(pair, truth)
+    torch.testing.assert_close(found, ensemble_crps(pair.movedim(0, 1), truth))
+    found.sum().backward()
+    assert set(pair.grad.unique().tolist()) <= {-1.0, 0.0, 1.0}
+
+
+def test_every_parameter_gets_a_gradient():
+    new, data = module(), batch(0, 4)
+    shake(new.network).requires_grad_(True)
+    new.loss(new.network, data, *new.noise(data, "validate", 0)).loss.backward()
+    idle = [n for n, p in new.network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_it_learns_the_spread_of_a_stochastic_map(tmp_path):
+    trained = module(optimisation=Optimisation(peak=1e-2, warmup=20, decay=0.98))
+    loop = lightning.Trainer(
+        max_steps=300, logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, accelerator="cpu", gradient_clip_val=1.0,
+    )  # fmt: skip
+    loop.fit(trained, DataLoader([batch(s, 16) for s in range(1, 301)], batch_size=None))
+    x, members = batch(0, 1)["state"], 200
+    z = torch.randn(members, 32, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        found = trained(x.repeat(members, 1, 1, 1), torch.full((members,), 6.0), None, z)
+    assert found.std(0).mean() == pytest.approx(0.6, rel=0.2)
+    assert (found.mean(0) - 0.8 * x[0]).square().mean().sqrt() < 0.25
+
+
+def test_a_member_is_the_same_on_any_batch_size(archive):
+    model = forecaster(world_of(archive))
+    x = torch.randn(1, *model.world.shape, generator=torch.Generator().manual_seed(1))
+    x = x.repeat(4, 1, 1, 1)
+    together = model.step(x, TIME, 48, generator=MemberGenerator(5, 4))
+    assert (together[0] - together[1]).abs().max() > 1e-3
+    for member in range(4):
+        alone = model.step(x[:1], TIME, 48, generator=MemberGenerator(5, [member]))
+        torch.testing.assert_close(alone[0], together[member], rtol=1e-4, atol=1e-5)
+    parts = MemberGenerator(5, 4).split(2)
+    halves = model.steps([x[:2], x[2:]], [TIME, TIME], 48, [None, None], parts)
+    torch.testing.assert_close(torch.cat(halves), together, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_of_a_step_draw_anew_and_no_generator_is_the_middle(archive):
+    model = forecaster(world_of(archive))
+    x = torch.randn(2, *model.world.shape, generator=torch.Generator().manual_seed(1))
+    whole, stream = model.step(x, TIME, 48, generator=MemberGenerator(5, 2)), MemberGenerator(5, 2)
+    first = model.step(x, TIME, 24, generator=stream)
+    later = TIME + pd.Timedelta(days=1)
+    torch.testing.assert_close(model.step(first, later, 24, generator=stream), whole)
+    assert torch.equal(model.step(x, TIME, 24), model.step(x, TIME, 24))
+    assert not torch.equal(model.step(x, TIME, 24), first)
+
+
+def wanted(archive, **changes) -> recipe.Recipe:
+    settings = {"name": "crpscast_small.toy", "kind": "forecaster", "model": "crpscast_small"}
+    settings |= {"archive": str(archive.path), "model_options": TINY, "hours": [24], "warmup": 2}
+    settings |= {"train": ["1979-01-01", "1979-12-31"], "validate": ["1980-01-01", "1980-06-30"]}
+    settings |= {"batch_size": 4, "steps_per_epoch": 2, "validation_samples": 8, "max_steps": 4}
+    return recipe.Recipe(**(settings | {"accelerator": "cpu", "ema_decay": 0.5} | changes))
+
+
+def test_it_starts_from_convcast_and_its_members_differ_at_once(archive, tmp_path):
+    parent = toy_forecaster(archive)
+    start = str(saved(parent, tmp_path / "f"))
+    made = wanted(archive, start=start)
+    new = fit.prepare(made, fit.data_of(made))
+    assert isinstance(new, CRPSCast)
+    theirs, own = parent.network.state_dict(), new.averaged.state_dict()
+    assert own.keys() - theirs.keys() == {"body.embed.noise.weight"}
+    assert all(torch.equal(own[k], theirs[k]) for k in theirs if k != "scale")
+    x, z = torch.randn(2, *parent.world.shape), torch.randn(2, 32)
+    leads = torch.full((2,), 24.0)
+    new.averaged.scale.copy_(parent.network.scale)
+    new.averaged.hours = parent.network.hours
+    torch.testing.assert_close(new.averaged(x, leads), parent.network(x, leads))
+    assert (new.averaged(x, leads, None, z) - new.averaged(x, leads)).abs().max() > 1e-5
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(archive, tmp_path, monkeypatch):
+    """Killed in its fourth step; the weights at the end are the same to the bit."""
+    made = wanted(archive, checkpoint_minutes=1e-9)
+    whole = checkpoint.load(fit.fit(made, tmp_path / "whole", tmp_path / "one"))
+    step = CRPSCast.training_step
+
+    def failing(self, batch, batch_idx):
+        if self.trainer.global_step == 3:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_idx)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(CRPSCast, "training_step", failing)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit.fit(made, run, tmp_path / "none")
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] < 4
+    resumed = checkpoint.load(fit.fit(fit.read_run(run), run, tmp_path / "two", resume=True))
+    assert resumed.hash == whole.hash
+
+
+def test_an_exported_run_steps_and_knows_its_errors(archive, tmp_path):
+    fit.fit(wanted(archive), tmp_path / "run", tmp_path / "made")
+    loaded = checkpoint.load(fit.export(tmp_path / "run", tmp_path / "exported"))
+    assert loaded.forecaster.stochastic and loaded.error(24).eigenvalues.shape == (3, 4, 5)
+    x = torch.randn(2, *loaded.world.shape)
+    assert torch.isfinite(loaded.forecaster.step(x, TIME, 24, None, MemberGenerator(1, 2))).all()
+
+
+def test_what_cannot_be_is_refused(archive, tmp_path):
+    with expect(GapzooError, "'convcast_small' takes no noise"):
+        CRPSCast("convcast_small", channels=C)
+    with expect(GapzooError, "a noise of 0 numbers"):
+        fit.module_of(wanted(archive, model_options={**TINY, "noise": 0}), world_of(archive))
+    with expect(GapzooError, "'crpscast_smal'", "crpscast_small"):
+        fit.module_of(wanted(archive, model="crpscast_smal"), world_of(archive))
+    start = str(saved(toy_forecaster(archive), tmp_path / "f"))
+    wide = wanted(archive, start=start, model_options={**TINY, "widths": [32]})
+    with expect(GapzooError, "convcast_small.toy", "another network"):
+        fit.prepare(wide, fit.data_of(wide))
+    network = NETWORKS.build("crpscast_small", channels=C, **TINY)
+    with expect(GapzooError, "noise of shape (1, 3)"):
+        network(torch.zeros(1, C, H, W), torch.ones(1), None, torch.zeros(1, 3))
+    assert np.isfinite(network(torch.zeros(1, C, H, W), torch.ones(1)).sum().item())

@@ -61,13 +61,7 @@ class Comparison:
         Raises:
             GapzooError: where there is none, or one does not fit the archive.
         """
-        columns = self.columns(priors)
-        names = list(columns)
-        lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-        for row in dict.fromkeys(row for column in columns.values() for row in column):
-            cells = [column.get(row, "") for column in columns.values()]
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+        return markdown(self.columns(priors))
 
     def columns(self, priors: Sequence[Checkpoint]) -> dict[str, Rows]:
         """What is known of each prior and of the Wiener filter, by name."""
@@ -111,6 +105,16 @@ class Comparison:
                 known = {k: s["crps"] for k, s in row["scores"].items() if k in SETTINGS}
                 return {f"analysis CRPS, {SETTINGS[k]}": f"{v:.3f}" for k, v in known.items()}
         return {}
+
+
+def markdown(columns: dict[str, Rows]) -> str:
+    """A table, a column a prior."""
+    names = list(columns)
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row in dict.fromkeys(row for column in columns.values() for row in column):
+        cells = [column.get(row, "") for column in columns.values()]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 class InUnitsOf(Denoiser):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
-from models import toy, toy_prior
+from models import saved, toy, toy_prior
 from worlds import expect
 
+from gapzoo import cli
 from gapzoo.compare import LEVELS, NONE, Comparison
 from gapzoo.core import GapzooError
 from gapzoo.denoisers import DENOISERS
@@ -99,3 +100,15 @@ def test_what_does_not_fit_the_archive_is_refused(comparison, archive, tmp_path)
         comparison.columns([toy_prior(archive), toy_prior(other)])
     with expect(GapzooError, "nothing to compare"):
         comparison.columns([])
+
+
+def test_the_command_prints_the_table_and_writes_it_down(archive, tmp_path, capsys):
+    made = saved(toy_prior(archive, wiener=True), tmp_path / "p")
+    options = ["--archive", archive.path, "--period", "1979-01-01", "1979-12-31", "--states", 8]
+    command = ["compare", made, *options, "--json", tmp_path / "table.json"]
+    assert cli.main([str(part) for part in command]) == 0
+    columns = json.loads((tmp_path / "table.json").read_text())
+    assert list(columns) == [NONE, "unet_small.toy"]
+    printed = capsys.readouterr().out
+    for row in ("parameters", "active parameters", "loss, noise 0.4"):
+        assert f"| {row} |" in printed and columns["unet_small.toy"][row] in printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gapzoo.commands import CONSOLE, command
 def compare(args: argparse.Namespace) -> None:
     """Compare priors on an archive: loss by noise level, size, speed, experts, analyses."""
     from gapzoo import checkpoint
-    from gapzoo.compare import Comparison
+    from gapzoo.compare import Comparison, markdown
 
     what = Comparison(
         archive=args.archive,
@@ -22,7 +23,10 @@ def compare(args: argparse.Namespace) -> None:
         board=args.board,
     )
     priors = [checkpoint.load(name) for name in args.checkpoints]
-    CONSOLE.print(what.table(priors), markup=False, highlight=False, soft_wrap=True)
+    columns = what.columns(priors)
+    if args.json:
+        args.json.write_text(json.dumps(columns, indent=1) + "\n")
+    CONSOLE.print(markdown(columns), markup=False, highlight=False, soft_wrap=True)
 
 
 def add(commands: Any) -> None:
@@ -40,3 +44,4 @@ def add(commands: Any) -> None:
     run.add_argument("--states", type=int, default=96, help="evenly spread over the period (96)")
     run.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     run.add_argument("--board", type=Path, default=Path("evaluation/leaderboard"))
+    run.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")

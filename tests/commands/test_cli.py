@@ -71,7 +71,12 @@ def test_check_says_what_would_be_trained(printed, recipe):
 
 def test_check_estimates_memory_and_refuses_what_does_not_divide(printed, refused, recipe):
     out = printed("check", recipe)
-    for part in ("weights, average and optimiser", "activations of 4 samples", "in all", "covariance"):
+    for part in (
+        "weights, average and optimiser",
+        "activations of 4 samples",
+        "in all",
+        "covariance",
+    ):
         assert part in out
     assert "activations of 2 samples" in printed("check", recipe, "devices=2", "strategy=ddp")
     assert "does not divide by 3 devices" in refused("check", recipe, "devices=3")

@@ -65,7 +65,8 @@ class Recipe:
         max_steps, max_minutes: the budget; one of them, or whichever ends first.
         optimizer, learning_rate, warmup, weight_decay, ema_decay: see ``Optimisation``.
         clip: largest norm of the gradient.
-        precision: ``bf16`` or ``fp32``, inside the network alone.
+        precision: ``bf16`` or ``fp32``, inside the network alone; ``bf16`` is float32 on
+            processors that only emulate it.
         preconditioning: ``climatology`` (a Wiener skip connection with the data's covariance) or
             ``scalar`` (EDM's).
         covariance_states, covariance_threshold: states of the training years that the covariance

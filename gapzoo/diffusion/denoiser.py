@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from gapzoo.core import GapzooError
+from gapzoo.core.precision import autocast
 from gapzoo.diffusion.schedules import Schedule
 from gapzoo.diffusion.zonal import ZonalCovariance
 
@@ -90,7 +91,8 @@ class PreconditionedDenoiser(Denoiser):
         backbone: ``forward(x (B,C,H,W), c_noise (B,), cond (B,K,H,W) | None) -> (B,C,H,W)``.
         schedule: the noise schedule.
         sigma_data: standard deviation of the normalised states.
-        autocast: the type the backbone computes in, such as ``torch.bfloat16``; None is full.
+        autocast: the type the backbone computes in where the device has it
+            (``gapzoo.core.precision``), such as ``torch.bfloat16``; None is full.
         climatology: covariance of the normalised states. With it the backbone's condition has C
             more channels, W x, behind the K given ones.
         cond_channels: K, needed with a climatology where ``cond`` may be None.
@@ -164,8 +166,7 @@ class PreconditionedDenoiser(Denoiser):
     def _network(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         if cond is not None:
             cond = cond.to(x).expand(len(x), *cond.shape[1:])
-        enabled = self.autocast is not None
-        with torch.autocast(x.device.type, dtype=self.autocast or x.dtype, enabled=enabled):
+        with autocast(x.device, self.autocast):
             return self.backbone(x, c_noise, cond).to(x.dtype)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core.precision import autocast
 from gapzoo.core.world import World
 from gapzoo.denoisers.unet import UNet
 from gapzoo.forecasters import FORECASTERS, NETWORKS
@@ -163,11 +164,7 @@ class ConvCastForecaster(Forecaster):
         return list(state.split(sizes))
 
     def _apply(self, state: Tensor, hours: float, cond: Tensor, *drawn: Tensor) -> Tensor:
-        low = self.autocast is not None
         leads = torch.full((len(state),), float(hours), device=state.device)
         follow = torch.is_grad_enabled() and state.requires_grad  # windows differentiate it
-        with (
-            torch.set_grad_enabled(follow),
-            torch.autocast(state.device.type, self.autocast or torch.bfloat16, enabled=low),
-        ):
+        with torch.set_grad_enabled(follow), autocast(state.device, self.autocast):
             return self.network(state, leads, cond, *drawn)

@@ -36,7 +36,7 @@ from gapzoo.diffusion.prior import Prior, RenoisedForecast
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation
-from gapzoo.tasks.forecast_error import likelihood
+from gapzoo.tasks.forecast_error import likelihood, mean_errors
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.windows import Timed, at_start, first_guess
 
@@ -178,7 +178,9 @@ class Assimilation:
         if self.form in ("gaussian", "hybrid"):
             return lambda rows: likelihood(members[rows], error, own)
         mean = members.mean(0, keepdim=True)
-        return likelihood(mean, _below(divided(members, 1.0, error)[1], own), own)
+        if isinstance(own, ZonalCovariance) and own.same_basis(error):
+            return likelihood(mean, mean_errors(members, error, own), own)  # type: ignore[arg-type]
+        return likelihood(mean, divided(members, 1.0, error)[1], own)
 
     def cycle(
         self,

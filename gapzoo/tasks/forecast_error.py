@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d
 
 from gapzoo.data.module import Reader
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
@@ -87,6 +88,50 @@ def mode_errors(forecasts: Tensor, truths: Tensor, climatology: ZonalCovariance)
     power = climatology.products(truths, truths).clamp(min=1e-12)
     unknown = (1 - both**2 / (own * power)).clamp(1e-4, 1.0)
     return RegressedErrors(climatology, unknown * climatology.eigenvalues, both / own)
+
+
+WIDEST = 0.98
+"""Share of the climate's variance above which an ensemble's own tells nothing more."""
+NEIGHBOURS = 12
+"""Modes of like variance on either side that share a relative variance: few members know little."""
+
+
+def mean_errors(
+    members: Tensor, error: ZonalCovariance, climatology: ZonalCovariance
+) -> RegressedErrors:
+    """Errors of the mean of an ensemble in the climatology's modes, and its gains.
+
+    Of M members with the variance B the mean m misses the truth, one more draw, by B + B / M, and
+    by the static error S that they do not hold. In a climate of variance L, with P = B + S below L,
+
+        <x m> = L - P,   <m m> = L - P + B / M,   g = <x m> / <m m>,   error L - g (L - P),
+
+    so that a mean of members as wide as the climate is damped, not trusted.
+
+    Args:
+        members: (M, C, H, W) normalised.
+        error: S, in the modes of ``climatology``.
+        climatology: L.
+    """
+    count, level = len(members), climatology.eigenvalues
+    spread = climatology.of(members - members.mean(0, keepdim=True)).eigenvalues
+    own = _shared(spread * (count / max(count - 1, 1)) / level, climatology.ranks) * level
+    unknown = torch.minimum(own + error.eigenvalues, WIDEST * level)
+    known = level - unknown
+    gain = known / (known + torch.minimum(own, unknown) / count)
+    return RegressedErrors(climatology, level - gain * known, gain)
+
+
+def _shared(ratio: Tensor, ranks: list[int]) -> Tensor:
+    """Running means over the modes of each wavenumber; the tails' as they are."""
+    width = 2 * NEIGHBOURS + 1
+    parts = ratio[: sum(ranks)].split(ranks)
+    means = [
+        avg_pool1d(part[None], width, 1, NEIGHBOURS, count_include_pad=False)[0]
+        for part in parts
+        if len(part)
+    ]
+    return torch.cat([*means, ratio[sum(ranks) :]])
 
 
 LEAST = 0.02

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gapzoo.core import GapzooError, nearest
+from gapzoo.core.precision import autocast
 from gapzoo.diffusion import DenoisingLoss, LossValue
 from gapzoo.forecasters import NETWORKS
 from gapzoo.training.levels import LossByLevel
@@ -147,6 +148,5 @@ class ConvCast(TrainedModule):
     def _forecast(
         self, network: nn.Module, x: Tensor, hours: Tensor, cond: Tensor | None, *noise: Tensor
     ) -> Tensor:
-        low = self.autocast is not None
-        with torch.autocast(x.device.type, self.autocast or torch.bfloat16, enabled=low):
+        with autocast(x.device, self.autocast):
             return network(x, hours, cond, *noise)

@@ -72,7 +72,14 @@ def test_conditioning_of_one_is_shared_by_all_members():
     assert torch.equal(backbone.cond, cond.repeat(3, 1, 1, 1))
 
 
-def test_only_the_network_runs_in_bfloat16():
+@pytest.mark.parametrize(
+    ("capability", "kind"), [("AVX512", torch.bfloat16), ("AVX2", torch.float32)]
+)
+def test_only_the_network_runs_in_bfloat16_and_only_where_it_is_not_emulated(
+    capability, kind, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
     class Convolve(nn.Conv2d):
         def forward(self, x, c_noise, cond=None):
             self.out = super().forward(x)
@@ -81,7 +88,7 @@ def test_only_the_network_runs_in_bfloat16():
     backbone = Convolve(2, 2, 3, padding=1)
     denoiser = PreconditionedDenoiser(backbone, SCHEDULES.build("edm"), autocast=torch.bfloat16)
     mean = denoiser(torch.zeros(1, 2, 4, 8), torch.tensor(0.5)).mean
-    assert (backbone.out.dtype, mean.dtype) == (torch.bfloat16, torch.float32)
+    assert (backbone.out.dtype, mean.dtype) == (kind, torch.float32)
 
 
 def test_sigma_data_must_be_positive():

@@ -5,7 +5,7 @@ import torch
 
 from gapzoo.diffusion import DiagonalCovariance, SpectralCovariance
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
-from gapzoo.tasks.forecast_error import LEAST, likelihood, mode_errors
+from gapzoo.tasks.forecast_error import LEAST, likelihood, mean_errors, mode_errors
 
 SHAPE = (2, 4, 8)
 
@@ -123,3 +123,30 @@ def test_a_climatology_that_is_not_zonal_is_not_used():
     f, error = forecasts(), SpectralCovariance(torch.full((2, 4, 5), 0.5))
     given = likelihood(f, error, SpectralCovariance(torch.ones(2, 4, 5)))
     assert given.mean is f and given.covariance is error
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 5), (0.5, 5), (0.9, 30), (1.0, 30)])
+def test_the_mean_of_few_members_errs_as_much_as_it_says(climatology, share, count):
+    """Truths and members are draws around m with the variance share L, m of (1 - share) L.
+
+    Wide ensembles are cut at the climate's variance, which a noisy estimate of it meets too often.
+    """
+    noise = torch.Generator().manual_seed(3)
+
+    def draw(part, *lead):
+        z = torch.randn(*lead, *SHAPE, generator=noise)
+        return climatology.filter(z.reshape(-1, *SHAPE), lambda b: (part * b).sqrt()).reshape(
+            *lead, *SHAPE
+        )
+
+    centre = draw(1 - share, 200)
+    truth, members = centre + draw(share, 200), centre[:, None] + draw(share, 200, count)
+    none = climatology.with_eigenvalues(1e-9 * climatology.eigenvalues)
+    missed, said = 0.0, 0.0
+    for ensemble, x in zip(members, truth, strict=True):
+        error = mean_errors(ensemble, none, climatology)
+        best = climatology.filter(ensemble.mean(0, keepdim=True), lambda b, g=error.gain: g.to(b))
+        missed += climatology.products(best - x, best - x) / 200
+        said += error.eigenvalues / 200
+    ratio = (said / climatology.eigenvalues).mean() / (missed / climatology.eigenvalues).mean()
+    assert abs(ratio - 1) < 0.06, float(ratio)

@@ -33,7 +33,7 @@ def size(tensors) -> int:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_activations_of_a_batch_are_what_pytorch_keeps_of_it(name):
-    """In bfloat16, whose copies of the weights do not grow with the batch."""
+    """Copies of weights in bfloat16, and other constants, do not grow with the batch."""
     world = flat_world(3)
     module = module_for(name, world)
     kept = kept_bytes(module, world, 7)

@@ -53,6 +53,9 @@ class Climatology:
 
 
 def evaluate(coefficients: np.ndarray, times: pd.DatetimeIndex) -> np.ndarray:
-    """(T, ...) of coefficients (1 + 2K, ...) at the times of year."""
-    basis = harmonics(times, len(coefficients) // 2).astype(np.float32)
-    return np.tensordot(basis, coefficients, 1)
+    """(T, ...) of coefficients (1 + 2K, ...) at the times of year, float32.
+
+    Summed in float64, so that a time has the same bits among any others.
+    """
+    basis = harmonics(times, len(coefficients) // 2)
+    return np.tensordot(basis, coefficients.astype(np.float64), 1).astype(np.float32)

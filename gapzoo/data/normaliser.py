@@ -79,9 +79,9 @@ class Normaliser:
             static = world.condition(pd.DatetimeIndex(["2000-01-01"]))[0, -STATIC_INPUTS:]
             scale = np.maximum(2 * world.forcing_std, 1e-6)[:, None, None]
             self._there[device] = _Constants(
-                torch.as_tensor(world.climatology.mean_coefficients).to(device, exact),
+                torch.as_tensor(world.climatology.mean_coefficients).flip(0).to(device, exact),
                 world.std.to(device),
-                torch.as_tensor(world.forcing_climatology).to(device, exact),
+                torch.as_tensor(world.forcing_climatology).flip(0).to(device, exact),
                 torch.as_tensor(scale, dtype=torch.float32).to(device),
                 static.to(device),
             )
@@ -98,8 +98,11 @@ def _normalised(x: Tensor, calendar: Tensor, known: _Constants) -> Tensor:
 
 
 def _anomaly(x: Tensor, calendar: Tensor, mean: Tensor) -> Tensor:
-    """Fields (B, C, H, W) less their climatology (1 + 2K, C, H, W), in place."""
-    season = calendar[:, : len(mean)].to(mean.dtype)
+    """Fields (B, C, H, W) less their climatology (1 + 2K, C, H, W), in place.
+
+    The harmonics come in reverse, the year's mean last, so that it alone is rounded at its size.
+    """
+    season = calendar[:, : len(mean)].flip(1).to(mean.dtype)
     x.flatten(1).sub_(season @ mean.flatten(1))
     return x
 

@@ -167,7 +167,7 @@ def test_pairs_are_as_far_apart_as_they_say_and_stay_in_a_run(path):
     assert set(ahead.tolist()) == {1, 3} and abs((ahead == 1).mean() - 0.5) < 0.1
     assert (archive.runs[start] == archive.runs[start + ahead]).all()
     reader = Reader(archive, module.world)
-    near = {"rtol": 1e-4, "atol": 1e-5}
+    near = {"rtol": 1e-4, "atol": 2e-5}  # a unit in the last place of u's mean is 0.9e-5 spreads
     assert torch.allclose(batch["target"], reader.state(start + ahead), **near)
     assert torch.allclose(batch["state"], reader.state(start), **near)
     assert torch.allclose(batch["cond"], reader.condition(start), **near)

@@ -55,16 +55,12 @@ class Comparison:
     seed: int = 0
     board: Path = Path("evaluation/leaderboard")
 
-    def table(self, priors: Sequence[Checkpoint]) -> str:
-        """Markdown, a column a prior.
+    def columns(self, priors: Sequence[Checkpoint]) -> dict[str, Rows]:
+        """What is known of each prior and of the Wiener filter, by name.
 
         Raises:
             GapzooError: where there is none, or one does not fit the archive.
         """
-        return markdown(self.columns(priors))
-
-    def columns(self, priors: Sequence[Checkpoint]) -> dict[str, Rows]:
-        """What is known of each prior and of the Wiener filter, by name."""
         if not priors:
             raise GapzooError("nothing to compare; name checkpoints of priors")
         reader, first = self._reader(priors), priors[0]

@@ -8,7 +8,7 @@ from models import saved, toy, toy_prior
 from worlds import expect
 
 from gapzoo import cli
-from gapzoo.compare import LEVELS, NONE, Comparison
+from gapzoo.compare import LEVELS, NONE, Comparison, markdown
 from gapzoo.core import GapzooError
 from gapzoo.denoisers import DENOISERS
 
@@ -89,7 +89,7 @@ def test_sizes_experts_and_scores_are_told(comparison, silent, archive):
     assert 0 <= least < 1 < most <= SIZES["experts"] / SIZES["active"]
     assert (column["analysis CRPS, 1 %"], column["analysis CRPS, 10 %"]) == ("0.412", "0.200")
     assert "analysis CRPS, 1 %" not in columns[silent.name]
-    lines = comparison.table([silent, mixed]).splitlines()
+    lines = markdown(comparison.columns([silent, mixed])).splitlines()
     assert lines[0] == f"| | {NONE} | unet_small.silent | mixture_small.toy |"
     assert {line.count("|") for line in lines} == {5}
 

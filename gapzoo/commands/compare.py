@@ -25,7 +25,9 @@ def compare(args: argparse.Namespace) -> None:
     priors = [checkpoint.load(name) for name in args.checkpoints]
     columns = what.columns(priors)
     if args.json:
-        args.json.write_text(json.dumps(columns, indent=1) + "\n")
+        part = args.json.with_suffix(".part")
+        part.write_text(json.dumps(columns, indent=1) + "\n")
+        part.replace(args.json)
     CONSOLE.print(markdown(columns), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -250,8 +250,8 @@ MOST = 0.5
 """Share of the climate's variance that an ensemble's own error may have in a mode.
 
 A forecast enters as f / rho^2 (``forecast_error``). Only a regressed one stays of the size of
-x + N(0, P_l) where it knows little; a member or a mean would come in amplified beyond anything that
-the network has seen.
+x + N(0, P_l) where it knows little, as a mean is (``mean_errors``); a member would come in
+amplified beyond anything that the network has seen.
 """
 
 

@@ -110,16 +110,17 @@ def mean_errors(
 
     Args:
         members: (M, C, H, W) normalised.
-        error: S, in the modes of ``climatology``.
+        error: S, in the modes of ``climatology``; a forecaster's own gains scale its members.
         climatology: L.
     """
     count, level = len(members), climatology.eigenvalues
-    spread = climatology.of(members - members.mean(0, keepdim=True)).eigenvalues
+    scale = error.gain if isinstance(error, RegressedErrors) else torch.ones_like(level)
+    spread = climatology.of(members - members.mean(0, keepdim=True)).eigenvalues * scale**2
     own = _shared(spread * (count / max(count - 1, 1)) / level, climatology.ranks) * level
     unknown = torch.minimum(own + error.eigenvalues, WIDEST * level)
     known = level - unknown
     gain = known / (known + torch.minimum(own, unknown) / count)
-    return RegressedErrors(climatology, level - gain * known, gain)
+    return RegressedErrors(climatology, level - gain * known, gain * scale)
 
 
 def _shared(ratio: Tensor, ranks: list[int]) -> Tensor:

@@ -150,3 +150,14 @@ def test_the_mean_of_few_members_errs_as_much_as_it_says(climatology, share, cou
         said += error.eigenvalues / 200
     ratio = (said / climatology.eigenvalues).mean() / (missed / climatology.eigenvalues).mean()
     assert abs(ratio - 1) < 0.06, float(ratio)
+
+
+def test_a_forecasters_own_gains_scale_its_members(climatology):
+    """Members 1 / g times too large, of a forecaster whose gain is g, are the members."""
+    members = climatology.filter(forecasts(6), lambda b: (0.3 * b).sqrt())
+    static = 0.1 * climatology.eigenvalues
+    plain = mean_errors(members, climatology.with_eigenvalues(static), climatology)
+    halved = RegressedErrors(climatology, static, torch.full_like(static, 0.5))
+    doubled = mean_errors(2 * members, halved, climatology)
+    torch.testing.assert_close(doubled.eigenvalues, plain.eigenvalues, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(doubled.gain, plain.gain / 2, rtol=1e-4, atol=1e-6)

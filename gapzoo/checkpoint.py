@@ -33,6 +33,7 @@ from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
+from gapzoo.forecasters.abroad import Abroad
 from gapzoo.hub import HUB, fetch
 
 FORMAT = "gapzoo-checkpoint-1"
@@ -75,6 +76,12 @@ class Checkpoint:
         arguments = {"world": self.world, "network": self.network, "autocast": low}
         name = getattr(self.network, "forecaster", "convcast")
         return FORECASTERS.build(str(name), **arguments)
+
+    def forecaster_in(self, world: World) -> Forecaster:
+        """The forecaster for states that another world of the same channels normalises."""
+        world.require(self.world, f"checkpoint '{self.name}'")
+        own = self.forecaster
+        return own if world.normalises_like(self.world) else Abroad(own, world)
 
     def error(
         self, hours: int, basis: ZonalCovariance | None = None

@@ -1,8 +1,9 @@
 """Priors side by side: denoising loss by noise level, size, speed, use of experts, analyses.
 
-All denoise the same states under the same noise, and errors count in the same units: those of the
-training loss (:mod:`gapzoo.diffusion.loss`) around the first prior's covariance. Beside them stands
-that covariance's Wiener filter, which is what they have before they are trained.
+All denoise the same states, each as it normalises them, under the same noise, and errors count in
+the same units: those of the training loss (:mod:`gapzoo.diffusion.loss`) around the first prior's
+covariance. Beside them stands that covariance's Wiener filter, which is what they have before they
+are trained.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gapzoo.checkpoint import Checkpoint
 from gapzoo.core import GapzooError
+from gapzoo.core.world import World
 from gapzoo.data.archive import Archive
 from gapzoo.data.module import Reader, world_of
 from gapzoo.diffusion import DenoisingLoss, PreconditionedDenoiser
@@ -63,26 +65,28 @@ class Comparison:
         """
         if not priors:
             raise GapzooError("nothing to compare; name checkpoints of priors")
-        reader, first = self._reader(priors), priors[0]
-        loss = DenoisingLoss(**loss_weights(reader.world))
+        archive, first = Archive(self.archive), priors[0]
+        name = self._fitting(archive, priors).name
+        loss = DenoisingLoss(**loss_weights(first.world))
         unit = first.denoiser
         columns: dict[str, Rows] = {}
         if first.covariance is not None:
             nothing = GaussianDenoiser(torch.zeros(()), first.covariance, unit.schedule)
-            columns[NONE] = _losses(InUnitsOf(nothing, unit), loss, self._batches(reader))
+            batches = self._batches(Reader(archive, first.world))
+            columns[NONE] = _losses(InUnitsOf(nothing, unit), loss, batches)
         for one in priors:
             use: list[Tensor] = []
-            measured = InUnitsOf(one.denoiser, unit, use)
-            rows = _size(one) | _losses(measured, loss, self._batches(reader))
-            columns[one.name] = rows | _experts(use) | self._analyses(one, reader.world.name)
+            batches = self._batches(Reader(archive, one.world))
+            rows = _size(one) | _losses(InUnitsOf(one.denoiser, unit, use), loss, batches)
+            columns[one.name] = rows | _experts(use) | self._analyses(one, name)
         return columns
 
-    def _reader(self, priors: Sequence[Checkpoint]) -> Reader:
-        archive = Archive(self.archive)
+    def _fitting(self, archive: Archive, priors: Sequence[Checkpoint]) -> World:
+        """The archive's own world; all priors fit it."""
         world = world_of(archive, priors[0].world.channels.labels)
         for one in priors:
             world.require(one.world, f"checkpoint '{one.name}'")
-        return Reader(archive, world)
+        return world
 
     def _batches(self, reader: Reader) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """States (B,C,H,W), their condition, noise: the same at every call."""

@@ -228,7 +228,7 @@ def calibrate(
 
     Args:
         made: checkpoint of the forecaster.
-        reader: of an archive.
+        reader: of an archive, in the world whose states the errors are of.
         positions: steps to start from, in years that it was not trained on.
         basis: a prior's covariance, for errors in its modes too.
         leads: hours.
@@ -236,7 +236,9 @@ def calibrate(
     made.network.eval()
     out: dict[str, torch.Tensor] = {}
     for hours in leads:
-        forecasts, truths = forecast_pairs(made.forecaster, reader, positions, hours)
+        forecasts, truths = forecast_pairs(
+            made.forecaster_in(reader.world), reader, positions, hours
+        )
         out[f"error{hours}"] = error_covariance(forecasts - truths).eigenvalues
         if basis is not None:
             found = mode_errors(forecasts, truths, basis)
@@ -250,9 +252,10 @@ def _errors(
     """Error statistics of a forecaster at its shortest and longest lead, in validation years."""
     positions = data.archive.indices(recipe.validate[0], recipe.validate[1])
     rows = positions[np.linspace(0, len(positions) - 1, ERROR_FORECASTS).astype(int)]
-    basis = checkpoint.load(recipe.basis).covariance if recipe.basis else None
+    prior = checkpoint.load(recipe.basis) if recipe.basis else None
+    world, basis = (prior.world, prior.covariance) if prior else (data.world, None)
     leads = sorted({min(recipe.hours), max(recipe.hours)})
-    return calibrate(made, Reader(data.archive, data.world), rows, basis, leads)
+    return calibrate(made, Reader(data.archive, world), rows, basis, leads)
 
 
 def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path:

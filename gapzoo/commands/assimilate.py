@@ -48,18 +48,17 @@ def _task(wanted: Any, prior: Any) -> Any:
     from gapzoo import checkpoint
     from gapzoo.baselines.letkf import LETKF
     from gapzoo.baselines.localisation import Sphere
-    from gapzoo.forecasters import FORECASTERS, TRAINED
+    from gapzoo.forecasters import FORECASTERS, needs_checkpoint
     from gapzoo.leaderboard.cycles import static_error
     from gapzoo.tasks.assimilation import Assimilation
     from gapzoo.tasks.sampling import Sampling
 
     network, world = None, prior.world
-    if wanted.forecaster in FORECASTERS and wanted.forecaster not in TRAINED:
-        forecaster = FORECASTERS.build(wanted.forecaster, world=world)
-    else:
+    if needs_checkpoint(wanted.forecaster):
         network = checkpoint.load(wanted.forecaster)
-        world.require(network.world, f"checkpoint '{network.name}'")
-        forecaster = network.forecaster
+        forecaster = network.forecaster_in(world)
+    else:
+        forecaster = FORECASTERS.build(wanted.forecaster, world=world)
     error, letkf = None, None
     if wanted.form not in ("none", "renoise"):
         static = wanted.static or None

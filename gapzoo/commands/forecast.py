@@ -65,17 +65,15 @@ def put_together(wanted: Any, archive: str) -> tuple[Any, dict[str, str]]:
         archive: whose world a forecaster without a checkpoint takes.
     """
     from gapzoo import checkpoint
-    from gapzoo.forecasters import FORECASTERS, TRAINED
+    from gapzoo.forecasters import needs_checkpoint
     from gapzoo.tasks.settings import rollout_of
 
     prior = checkpoint.load(wanted.prior) if wanted.prior else None
     network = None
-    if wanted.forecaster not in FORECASTERS or wanted.forecaster in TRAINED:
+    if needs_checkpoint(wanted.forecaster):
         network = checkpoint.load(wanted.forecaster)
     known = [c for c in (prior, network) if c is not None]
     world = known[0].world if known else _world(archive)
-    if prior is not None and network is not None:
-        world.require(network.world, f"checkpoint '{network.name}'")
     attributes = {"seed": str(wanted.seed), "forecaster": wanted.forecaster}
     for made in known:
         attributes |= {made.kind: made.name, f"{made.kind}_sha256": made.hash}

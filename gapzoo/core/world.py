@@ -27,6 +27,8 @@ from gapzoo.core.grid import Grid
 
 POINT_FLOOR = 0.1
 """A grid point's spread is at least this share of its channel's mean spread."""
+SAME = 1e-3
+"""Spreads by which two climatologies may differ and count as the same."""
 STATIC_INPUTS = 3
 FORCING_INPUTS = 3
 """Conditioning channels before the forcing anomalies: the flag, cosine and sine of the year."""
@@ -99,11 +101,30 @@ class World:
         self._check(z)
         return z * self.std.to(z.device) + _ahead(self.mean(times).to(z.device), z)
 
+    def normalises_like(self, other: World) -> bool:
+        """Whether both mean the same by a normalised state, to ``SAME`` spreads."""
+        mine, theirs = self.climatology.mean_coefficients, other.climatology.mean_coefficients
+        if mine.shape != theirs.shape:
+            return False
+        apart = torch.from_numpy(np.abs(mine - theirs).sum(0)).float() / self.std
+        return max(float(apart.max()), float((other.std / self.std - 1).abs().max())) < SAME
+
+    def renormalise(self, z: Tensor, times: pd.DatetimeIndex, source: World) -> Tensor:
+        """States that another world normalised, (T, C, H, W) or (T, M, C, H, W), in this one's.
+
+        Two realisations of one climate differ by the sampling of their training years; two
+        climates by more. Where nothing differs the states come back as they are.
+        """
+        if source is self or self.normalises_like(source):
+            return z
+        return self.normalise(source.denormalise(z, times), times)
+
     def require(self, other: World, whose: str) -> None:
-        """Refuse a world that is not this one, naming what differs.
+        """Refuse a world that states of this one don't fit, naming what differs.
 
         Args:
-            other: must have the same channels, grid and normalisation.
+            other: must have the same channels and grid; for its normalisation see
+                ``renormalise``.
             whose: such as ``checkpoint 'unet_small.tag'``; opens the message.
         """
         mine, theirs = self.channels.labels, other.channels.labels
@@ -113,13 +134,6 @@ class World:
                 raise GapzooError(f"{whose} {verb} '{label}', which {self.name} here does not fit")
         if self.channels != other.channels or not self.grid.matches(other.grid):
             raise GapzooError(f"{whose} has another grid, order or kind of levels than {self.name}")
-        ratio = (other.std / self.std - 1).abs().amax((1, 2))
-        if ratio.max() > 0.01:
-            label = self.channels[int(ratio.argmax())].label
-            raise GapzooError(
-                f"{whose} normalises '{label}' otherwise than {self.name} here; use the archive "
-                "that it was trained on"
-            )
 
     @property
     def cond_channels(self) -> int:

@@ -12,4 +12,10 @@ TRAINED = ("convcast", "crpscast")
 
 from gapzoo.forecasters.base import Forecaster  # noqa: E402
 
-__all__ = ["FORECASTERS", "NETWORKS", "TRAINED", "Forecaster"]
+
+def needs_checkpoint(name: str) -> bool:
+    """Whether a name in a recipe or a command is a checkpoint's, not a forecaster of its own."""
+    return name not in FORECASTERS or name in TRAINED
+
+
+__all__ = ["FORECASTERS", "NETWORKS", "TRAINED", "Forecaster", "needs_checkpoint"]

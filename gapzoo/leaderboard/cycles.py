@@ -23,7 +23,7 @@ from gapzoo.checkpoint import Checkpoint
 from gapzoo.core import GapzooError, MemberGenerator, Registry, nearest
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.forecasters import FORECASTERS, TRAINED, Forecaster
+from gapzoo.forecasters import FORECASTERS, Forecaster, needs_checkpoint
 from gapzoo.leaderboard.methods import Case, ClimatologyMethod, Setting, _tuned, checkpoint_for
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.statistics import Arrays
@@ -56,7 +56,7 @@ class CycleMethod(ABC):
         self.model: Forecaster
         self.network_of_model: Checkpoint | None = None
         self._named = forecaster
-        if forecaster in FORECASTERS and forecaster not in TRAINED:
+        if not needs_checkpoint(forecaster):
             changed = {"parameters": dict(protocol.cycling.parameters)}
             extra = changed if forecaster == "speedy" else {}
             self.model = FORECASTERS.build(forecaster, world=setting.world, **extra)
@@ -67,7 +67,7 @@ class CycleMethod(ABC):
                 "trained on the true one, take forecaster=speedy"
             )
         self.network_of_model = checkpoint_for(setting, forecaster)
-        self.model = self.network_of_model.forecaster
+        self.model = self.network_of_model.forecaster_in(setting.world)
 
     def prepare(self, network: Any) -> None:
         """Do once what a network needs, and forget the cycle before."""
@@ -346,9 +346,13 @@ class GapCycle(CycleMethod):
 
     def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
         """See CycleMethod."""
-        net = self.network
-        seen = constraint(self.prior.world, net.stations, here.observations, net.errors, here.time)
-        return self.task.analyse(here.time, generator, seen, here.forcing, background)
+        net, own, mine = self.network, self.prior.world, self.setting.world
+        then = pd.DatetimeIndex([here.time])
+        if background is not None:
+            background = own.renormalise(background[None], then, mine)[0]
+        seen = constraint(own, net.stations, here.observations, net.errors, here.time)
+        drawn = self.task.analyse(here.time, generator, seen, here.forcing, background)
+        return mine.renormalise(drawn[None], then, own)[0]
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoints and settings."""

@@ -113,7 +113,8 @@ class DeterministicForecast(ForecastMethod):
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
     ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
         """See ForecastMethod."""
-        return self._deterministic(self.checkpoint.forecaster, initial, time, forcing)
+        forecaster = self.checkpoint.forecaster_in(self.setting.world)
+        return self._deterministic(forecaster, initial, time, forcing)
 
     def provenance(self) -> dict[str, Any]:
         """The network."""
@@ -130,7 +131,8 @@ class GeneratedForecast(DeterministicForecast):
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
     ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
         """See ForecastMethod."""
-        forecaster, world = self.checkpoint.forecaster, self.setting.world
+        world = self.setting.world
+        forecaster = self.checkpoint.forecaster_in(world)
         roll = Rollout(forecaster=forecaster, world=world, hours=self.protocol.hours)
         return islice(roll.run(initial, time, generator, persisted(forcing)), self.steps)
 
@@ -185,7 +187,11 @@ class GapForecast(ForecastMethod):
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
     ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
         """See ForecastMethod."""
-        return islice(self.rollout.run(initial, time, generator, persisted(forcing)), self.steps)
+        mine, own = self.setting.world, self.prior.world
+        initial = own.renormalise(initial[None], pd.DatetimeIndex([time]), mine)[0]
+        states = self.rollout.run(initial, time, generator, persisted(forcing))
+        for then, state in islice(states, self.steps):
+            yield then, mine.renormalise(state[None], pd.DatetimeIndex([then]), own)[0]
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoints and settings."""

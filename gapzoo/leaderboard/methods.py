@@ -233,8 +233,7 @@ class GapMethod(Method):
         forcing = case.forcing if self.forcing else None
         drawn = self.task.analyse(case.time, generator, observed, forcing)
         then = pd.DatetimeIndex([case.time])
-        physical = world.denormalise(drawn[None], then)
-        return self.setting.world.normalise(physical, then)[0]
+        return self.setting.world.renormalise(drawn[None], then, world)[0]
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoint and sampling."""
@@ -246,7 +245,7 @@ class GapMethod(Method):
 
 
 def checkpoint_for(setting: Setting, name: str) -> Checkpoint:
-    """A checkpoint of the setting's world; raises GapzooError for one of another."""
+    """A checkpoint of the setting's channels and grid; GapzooError for one of others."""
     found = checkpoint.load(name)
     setting.world.require(found.world, f"checkpoint '{found.name}'")
     return found

@@ -23,6 +23,7 @@ class Trained(Protocol):
 
     name: str
     world: World
+    network: torch.nn.Module
 
     @property
     def covariance(self) -> Any:
@@ -32,9 +33,8 @@ class Trained(Protocol):
     def prior(self) -> Prior:
         """Of a denoiser's checkpoint."""
 
-    @property
-    def forecaster(self) -> Forecaster:
-        """Of a forecasting network's checkpoint."""
+    def forecaster_in(self, world: World) -> Forecaster:
+        """Of a forecasting network's checkpoint, for states that a world normalises."""
 
     def error(self, hours: int, basis: Any = None) -> Any:
         """Covariance of a forecaster's errors."""
@@ -105,7 +105,8 @@ def rollout_of(
     if forecaster is None:
         step = FORECASTERS.build(settings.forecaster, world=world)
     else:
-        step = _moved(forecaster.forecaster, device)
+        forecaster.network.to(device)
+        step = forecaster.forecaster_in(world)
     if prior is not None:
         prior.prior.denoiser.to(device)
         error = _error(settings, prior, forecaster)
@@ -149,10 +150,3 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise GapzooError(f"device '{name}': {str(error).splitlines()[0]}") from None
     return device
-
-
-def _moved(forecaster: Forecaster, device: torch.device) -> Forecaster:
-    network = getattr(forecaster, "network", None)
-    if isinstance(network, torch.nn.Module):
-        network.to(device)
-    return forecaster

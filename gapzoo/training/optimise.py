@@ -1,7 +1,8 @@
 """Optimisation: AdamW or Muon under a warmed-up cosine, and the running average of the weights.
 
 Muon (Jordan et al. 2024) makes the momentum of every matrix and kernel (flattened to one)
-orthogonal before it steps, scaled to AdamW's usual size; vectors take NAdamW's steps. timm's.
+orthogonal before it steps, scaled to AdamW's usual size; vectors take NAdamW's steps. timm's,
+whose iterations are in bfloat16: in float32 here where a processor would emulate that.
 
 With d in [0, 1] the share of the budget that is spent and n the steps done, the learning rate is
 
@@ -20,13 +21,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from timm.optim import Muon
+from timm.optim import Muon, muon
 from torch import Tensor, nn
 
-from gapzoo.core import GapzooError, nearest
+from gapzoo.core import GapzooError, nearest, precision
 from gapzoo.core.random import derive_seed
 from gapzoo.training.devices import own_part
 
@@ -91,7 +93,21 @@ class Optimisation:
             return torch.optim.AdamW(groups, lr=self.peak, betas=self.betas, fused=True)
         for group in groups:
             group["use_fallback"] = group["params"][0].ndim <= 1
-        return Muon(groups, lr=self.peak, betas=self.betas, nesterov=True)
+        kind = Muon if precision.native(trained[0].device) else _FloatMuon
+        return kind(groups, lr=self.peak, betas=self.betas, nesterov=True)
+
+
+class _FloatMuon(Muon):
+    """Muon with its iterations in float32, for which timm has no argument."""
+
+    def step(self, closure: Any = None) -> Any:
+        """See torch."""
+        kept = muon.zeropower_via_newtonschulz
+        muon.zeropower_via_newtonschulz = partial(kept, dtype=torch.float32)
+        try:
+            return super().step(closure)
+        finally:
+            muon.zeropower_via_newtonschulz = kept
 
 
 @torch.no_grad()

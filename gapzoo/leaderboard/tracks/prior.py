@@ -60,7 +60,8 @@ def run(
         generator = members_of(protocol.seed, protocol.members, "prior", time)
         forcing = setting.reader.forcing(np.array([position]))[0]
         one = _Statistics(setting.world)
-        one.add(task.analyse(time, generator, forcing=forcing))
+        states = task.analyse(time, generator, forcing=forcing)[None]
+        one.add(setting.world.renormalise(states, pd.DatetimeIndex([time]), source.world)[0])
         return one.arrays()
 
     for position, time in zip(positions.tolist(), times, strict=True):

@@ -94,10 +94,24 @@ def test_sizes_experts_and_scores_are_told(comparison, silent, archive):
     assert {line.count("|") for line in lines} == {5}
 
 
+def test_a_prior_of_another_realisation_sees_states_as_it_normalises_them(
+    comparison, silent, archive, tmp_path
+):
+    """With thrice the spread the same states are small: under much noise little is to be missed."""
+    other = named(toy_prior(toy(tmp_path / "other.zarr", noise=3.0, seed=5), wiener=True), "wide")
+    with torch.no_grad():
+        for p in other.network.head.parameters():
+            p.zero_()
+    columns = comparison.columns([other, silent])
+    assert max(losses(columns["wide"])[-3:]) < 0.5
+    alone = comparison.columns([silent])
+    assert losses(columns[silent.name]) == pytest.approx(losses(alone[silent.name]), rel=0.1)
+
+
 def test_what_does_not_fit_the_archive_is_refused(comparison, archive, tmp_path):
-    other = toy(tmp_path / "other.zarr", noise=3.0, seed=5)
-    with expect(GapzooError, "checkpoint 'unet_small.toy'", "normalises"):
-        comparison.columns([toy_prior(archive), toy_prior(other)])
+    finer = toy(tmp_path / "finer.zarr", height=8, width=16)
+    with expect(GapzooError, "checkpoint 'unet_small.toy'", "another grid"):
+        comparison.columns([toy_prior(archive), toy_prior(finer)])
     with expect(GapzooError, "nothing to compare"):
         comparison.columns([])
 

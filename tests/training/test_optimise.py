@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from timm.optim import muon
 from torch import nn
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, precision
 from gapzoo.training.optimise import (
     Optimisation,
     average,
@@ -98,6 +99,25 @@ def test_muon_steps_along_an_orthogonal_matrix_and_leaves_vectors_to_adam():
     values = torch.linalg.svdvals(kernel.flatten(1)) / (0.1 * 0.2 * math.sqrt(36))
     assert values.min() > 0.6 and values.max() < 1.3  # five Newton-Schulz iterations, bfloat16
     torch.testing.assert_close(bias, bias.abs().mean() * network.bias.grad.sign())  # NAdamW
+
+
+def test_muon_in_float32_is_muon_to_the_rounding_of_bfloat16(monkeypatch):
+    """And timm's own function is back in its place, after an error too."""
+    found, kept = [], muon.zeropower_via_newtonschulz
+    for native in (True, False):
+        monkeypatch.setattr(precision, "native", lambda _, n=native: n)
+        torch.manual_seed(0)
+        network = nn.Linear(40, 30)
+        optimizer = Optimisation(optimizer="muon", peak=0.1, weight_decay=0.0).build(network)
+        network.weight.grad = torch.randn_like(network.weight)
+        optimizer.step()
+        found.append(network.weight.detach().clone())
+        with pytest.raises(ZeroDivisionError):
+            optimizer.step(lambda: 1 / 0)
+        assert muon.zeropower_via_newtonschulz is kept
+    steps = [w - found[0] for w in found]
+    size = 0.1 * 0.2 * math.sqrt(40) / math.sqrt(30)  # rms of an orthogonal step
+    assert 0 < steps[1].square().mean().sqrt() < 0.05 * size
 
 
 def test_an_unknown_optimizer_is_refused_by_name():

@@ -174,13 +174,15 @@ def module_of(
 def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> TrainedModule:
     from gapzoo.training.convcast import ConvCast
     from gapzoo.training.crpscast import CRPSCast
+    from gapzoo.training.diffcast import DiffCast
 
     change = torch.from_numpy(world.diff_std)[:, None, None] / world.std
     common["architecture"] = {"hours": world.hours, **common["architecture"]}
     sizes = {k: common[k] for k in ("channels", "cond_channels")}
     with torch.device("meta"):  # only to see of which kind it is
         network = NETWORKS.build(recipe.model, **sizes, **common["architecture"])
-    kind = CRPSCast if getattr(network, "forecaster", "") == "crpscast" else ConvCast
+    kinds: dict[str, type[ConvCast]] = {"crpscast": CRPSCast, "diffcast": DiffCast}
+    kind = kinds.get(getattr(network, "forecaster", ""), ConvCast)
     return kind(recipe.model, change=change, **loss_weights(world), **common)
 
 

@@ -7,7 +7,7 @@ from gapzoo.core import Registry
 
 NETWORKS = Registry("forecasting network", "gapzoo.forecasters")
 FORECASTERS = Registry("forecaster", "gapzoo.forecasters")
-TRAINED = ("convcast", "crpscast")
+TRAINED = ("convcast", "crpscast", "diffcast")
 """Forecasters that are made of a checkpoint."""
 
 from gapzoo.forecasters.base import Forecaster  # noqa: E402

@@ -19,6 +19,7 @@ from typing import Any
 
 from gapzoo import checkpoint, recipe
 from gapzoo.core import GapzooError
+from gapzoo.forecasters import TRAINED
 
 STORES = (".zarr", ".nc", ".nc4", ".netcdf")
 FOLDER_ENTRY = "folder"
@@ -75,7 +76,7 @@ def _kind(name: str) -> str | None:
 def _alone(name: str) -> str:
     """The method that is a forecaster's checkpoint alone."""
     model = str((_body(name) or {}).get("model"))
-    return "crpscast" if model.startswith("crpscast") else "convcast"
+    return next((name for name in TRAINED if model.startswith(name)), "convcast")
 
 
 def _body(name: str) -> dict[str, Any] | None:

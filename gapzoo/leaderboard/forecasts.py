@@ -100,14 +100,14 @@ class ClimatologyForecast(ForecastMethod):
 class DeterministicForecast(ForecastMethod):
     """The forecasting network alone, from the mean of the initial ensemble."""
 
-    stochastic = False
+    entry = "convcast"
 
     def __init__(self, setting: Setting, protocol: Protocol, forecaster: str) -> None:
         super().__init__(setting, protocol)
         self.checkpoint = checkpoint_for(setting, forecaster)
-        if self.checkpoint.forecaster.stochastic is not self.stochastic:
-            other = "convcast" if self.stochastic else "crpscast"
-            raise GapzooError(f"forecaster '{forecaster}' is for the entry '{other}'; run that")
+        own = getattr(self.checkpoint.network, "forecaster", self.entry)
+        if own != self.entry:
+            raise GapzooError(f"forecaster '{forecaster}' is for the entry '{own}'; run that")
 
     def run(
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
@@ -125,7 +125,7 @@ class DeterministicForecast(ForecastMethod):
 class GeneratedForecast(DeterministicForecast):
     """The generating network alone, from each member of the initial ensemble with its own noise."""
 
-    stochastic = True
+    entry = "crpscast"
 
     def run(
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
@@ -135,6 +135,13 @@ class GeneratedForecast(DeterministicForecast):
         forecaster = self.checkpoint.forecaster_in(world)
         roll = Rollout(forecaster=forecaster, world=world, hours=self.protocol.hours)
         return islice(roll.run(initial, time, generator, persisted(forcing)), self.steps)
+
+
+@FORECASTS.register("diffcast")
+class DiffusedForecast(GeneratedForecast):
+    """The conditional denoiser alone, likewise."""
+
+    entry = "diffcast"
 
 
 @FORECASTS.register("speedy")

@@ -112,6 +112,10 @@ class ConvCast(TrainedModule):
         """What the loss draws for a batch, by (seed, keys) alone; here nothing."""
         return ()
 
+    def share(self, keys: tuple[object, ...]) -> tuple[int, int]:
+        """This process's number and how many part a batch's noise; one validates alone."""
+        return self.part if self._trainer is not None and keys[0] == "train" else (0, 1)
+
     def loss(self, network: Any, batch: Mapping[str, Tensor], *noise: Tensor) -> LossValue:
         """The loss of a batch, its ``ratio`` being the lead in hours."""
         hours, cond = batch["hours"].float(), batch.get("cond")

@@ -48,7 +48,7 @@ class CRPSCast(ConvCast):
 
     def noise(self, batch: Mapping[str, Tensor], *keys: object) -> tuple[Tensor, ...]:
         """(2, B, N) standard normal numbers; processes take alternate rows of one whole batch."""
-        rank, size = self.part if self._trainer is not None and keys[0] == "train" else (0, 1)
+        rank, size = self.share(keys)
         generator = generator_for(self.seed, *keys, device=self.device)
         shape = (MEMBERS, len(batch["state"]) * size, self.network.noise)
         return (torch.randn(shape, generator=generator, device=self.device)[:, rank::size],)

@@ -14,7 +14,7 @@ from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.module import world_of
 from gapzoo.evaluators.crps import ensemble_crps
 from gapzoo.forecasters import FORECASTERS, NETWORKS
-from gapzoo.training import CRPSCast, Optimisation
+from gapzoo.training import CRPSCast, DiffCast, Optimisation
 from gapzoo.training.crpscast import pair_crps
 
 C, H, W = 2, 8, 16
@@ -128,11 +128,17 @@ def test_it_starts_from_convcast_and_its_members_differ_at_once(archive, tmp_pat
     assert (new.averaged(x, leads, None, z) - new.averaged(x, leads)).abs().max() > 1e-5
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(archive, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [CRPSCast, DiffCast])
+def test_a_resumed_run_equals_an_uninterrupted_one(archive, tmp_path, monkeypatch, kind):
     """Killed in its fourth step; the weights at the end are the same to the bit."""
-    made = wanted(archive, checkpoint_minutes=1e-9)
+    names = {
+        "name": f"{kind.__name__.lower()}_small.toy",
+        "model": f"{kind.__name__.lower()}_small",
+    }
+    made = wanted(archive, checkpoint_minutes=1e-9, **names)
+    assert type(fit.prepare(made, fit.data_of(made))) is kind
     whole = checkpoint.load(fit.fit(made, tmp_path / "whole", tmp_path / "one"))
-    step = CRPSCast.training_step
+    step = kind.training_step
 
     def failing(self, batch, batch_idx):
         if self.trainer.global_step == 3:
@@ -141,7 +147,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(archive, tmp_path, monkeypatc
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(CRPSCast, "training_step", failing)
+        patch.setattr(kind, "training_step", failing)
         with pytest.raises(RuntimeError, match="killed"):
             fit.fit(made, run, tmp_path / "none")
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] < 4

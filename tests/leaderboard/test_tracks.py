@@ -30,6 +30,7 @@ def models(archive, tmp_path_factory):
         "prior": str(saved(toy_prior(archive), folder / "p")),
         "forecaster": str(saved(toy_forecaster(archive), folder / "f")),
         "generator": str(saved(toy_forecaster(archive, model="crpscast_small"), folder / "g")),
+        "denoiser": str(saved(toy_forecaster(archive, model="diffcast_small"), folder / "d")),
         "other prior": str(saved(toy_prior(archive, fewer), folder / "op")),
         "other forecaster": str(saved(toy_forecaster(archive, fewer), folder / "of")),
     }
@@ -129,12 +130,17 @@ def test_the_network_alone_forecasts(archive, models):
     assert "forecaster_sha256" in row
 
 
-def test_the_generating_network_makes_members_from_one_truth(archive, models):
-    options = {"forecaster": models["generator"]}
-    first, second = (run(archive, "weather", "crpscast", options, members=3) for _ in range(2))
+@pytest.mark.parametrize(("entry", "model"), [("crpscast", "generator"), ("diffcast", "denoiser")])
+def test_generating_networks_make_members_from_one_truth(archive, models, entry, model):
+    options = {"forecaster": models[model]}
+    first, second = (run(archive, "weather", entry, options, members=3) for _ in range(2))
     assert first["scores"] == second["scores"]
     assert first["scores"]["48"]["spread_skill"] > first["scores"]["24"]["spread_skill"] / 2 > 0
-    for entry, wrong in (("convcast", "generator"), ("crpscast", "forecaster")):
+
+
+def test_a_network_is_run_by_its_own_entry(archive, models):
+    pairs = (("convcast", "generator"), ("crpscast", "forecaster"), ("crpscast", "denoiser"))
+    for entry, wrong in pairs:
         with expect(GapzooError, "is for the entry"):
             run(archive, "weather", entry, {"forecaster": models[wrong]}, members=2, cases=1)
 

@@ -34,6 +34,8 @@ from torch import Tensor, nn
 
 from gapzoo.core import GapzooError
 from gapzoo.core.precision import autocast
+from gapzoo.diffusion.covariance import DiagonalCovariance
+from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.schedules import Schedule
 from gapzoo.diffusion.zonal import ZonalCovariance
 
@@ -70,6 +72,10 @@ class Denoiser(nn.Module, abc.ABC):
             t: () or (B,) times in [0, 1].
             cond: what the prior is conditioned on, at least ``cond`` (B or 1,K,H,W) or None.
         """
+
+    def reference(self) -> Reference | None:
+        """The Gaussian next to what it denoises, for samplers; None where none is known."""
+        return None
 
     def begin(self, noise: Tensor, t: Tensor) -> Tensor:
         """Where sampling starts without a state: ``sigma z`` (B,C,H,W) of standard noise z at t."""
@@ -147,12 +153,16 @@ class PreconditionedDenoiser(Denoiser):
             return Posterior(linear + self.climatology.filter(output, error_std, ratio.flatten()))
         return Posterior(linear + self.error_scale(ratio) * output)
 
+    def reference(self) -> Reference:
+        """N(0, L), or white noise of the standard deviation sd."""
+        own = self.climatology or DiagonalCovariance(self.sigma_data**2)
+        return Reference(torch.zeros(()), own)
+
     def begin(self, noise: Tensor, t: Tensor) -> Tensor:
         """A draw of N(0, alpha^2 L + sigma^2): the largest scales are no noise at time 1 yet."""
         if self.climatology is None:
             return super().begin(noise, t)
-        alpha, sigma = (scale.to(noise) for scale in self.schedule(t))
-        return self.climatology.filter(noise, lambda b: (alpha**2 * b + sigma**2).sqrt())
+        return self.reference().begin(noise, *self.schedule(t))
 
     def error_scale(self, ratio: Tensor) -> Tensor:
         """What errors are measured in at ratios (S,1,1,1): c_out, (S,1 or C,1,1)."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gapzoo.diffusion.covariance import CovarianceOperator, DenseCovariance, as_covariance
 from gapzoo.diffusion.denoiser import Denoiser, Posterior
+from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.schedules import Schedule
 
 
@@ -38,6 +39,10 @@ class GaussianDenoiser(Denoiser):
         full = isinstance(covariance, Tensor) and covariance.shape == (mean.numel(),) * 2
         self.covariance = DenseCovariance(covariance) if full else as_covariance(covariance)  # type: ignore[arg-type]
         self.schedule = schedule
+
+    def reference(self) -> Reference:
+        """The prior itself."""
+        return Reference(self.mean, self.covariance)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Posterior:
         """Exact posterior; x_t (B,C,H,W), t () or (B,)."""

@@ -23,6 +23,7 @@ from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.denoiser import Denoiser, Posterior
 from gapzoo.diffusion.guidance import GUIDANCE, GaussianConstraint, Identity
+from gapzoo.diffusion.reference import Reference
 
 Constraints = GaussianConstraint | Sequence[GaussianConstraint]
 
@@ -86,6 +87,10 @@ class Conditioned(Denoiser):
         super().__init__()
         self.denoiser, self.schedule, self.cond = denoiser, denoiser.schedule, cond
         self.start = start if start is not None else denoiser.start
+
+    def reference(self) -> Reference | None:
+        """The denoiser's own."""
+        return self.denoiser.reference()
 
     def begin(self, noise: Tensor, t: Tensor) -> Tensor:
         """The denoiser's own."""

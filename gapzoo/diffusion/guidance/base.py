@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,9 +29,10 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.denoiser import Denoiser, Posterior
-from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Stack
+from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Identity, Stack
 from gapzoo.diffusion.guidance.forecast import absorb
 from gapzoo.diffusion.guidance.robust import Reweighting
+from gapzoo.diffusion.reference import Reference
 
 
 class Problem(Stack):
@@ -85,6 +87,26 @@ class Guidance(Denoiser):
             raise GapzooError("no constraint given; sample the prior itself without guidance")
         self.schedule, self.start = denoiser.schedule, denoiser.start
         self.denoiser, self._reweighting = denoiser, Reweighting()
+
+    def reference(self) -> Reference | None:
+        """The denoiser's, under a forecast of the whole state where there is one."""
+        base, given = self.flattened()
+        found = base.reference()
+        if found is None:
+            return None
+        for constraint in given:
+            if isinstance(constraint.operator, Identity):
+                found = found.given(constraint.y, constraint.noise)
+            else:
+                found = replace(found, complete=False)
+        return found
+
+    def begin(self, noise: Tensor, t: Tensor) -> Tensor:
+        """The marginal of the reference where that is complete, else noise alone."""
+        found = self.reference()
+        if found is None or not found.complete:
+            return super().begin(noise, t)
+        return found.begin(noise, *self.schedule(t))
 
     @abc.abstractmethod
     def weights(self, problem: Problem, d: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class Sampler(abc.ABC):
         if steps < 1:
             raise GapzooError(f"steps is {steps}; a sampler takes at least 1")
         self.denoiser, self.steps, self.progress = denoiser, steps, progress
+        self.start = 1.0
 
     @abc.abstractmethod
     def step(
@@ -54,7 +55,7 @@ class Sampler(abc.ABC):
         *,
         generator: MemberGenerator,
         shape: Sequence[int] | None = None,
-        start: float = 1.0,
+        start: float | None = None,
         **cond: Any,
     ) -> Tensor:
         """Draw one state a member of the generator: (B,C,H,W).
@@ -64,12 +65,13 @@ class Sampler(abc.ABC):
                 from the denoiser's own ``start`` where it has one.
             generator: one random stream a member.
             shape: (B,C,H,W) or (C,H,W), needed where there is no state to start from.
-            start: time in (0, 1] to start at.
+            start: time in (0, 1] to start at; the sampler's own where None.
             cond: conditioning handed to the denoiser, such as ``cond=``.
 
         Raises:
             GapzooError: where there is neither state nor shape, or members and shape disagree.
         """
+        start = self.start if start is None else start
         if x_init is None and self.denoiser.start is not None:
             x_init, start = self.denoiser.start
         times = self.denoiser.schedule.times(self.steps, start)
@@ -102,9 +104,13 @@ class Sampler(abc.ABC):
             )
         noise = generator.randn(full)
         if x_init is None:
-            return self.denoiser.begin(noise, t)
+            return self.begin(noise, t)
         alpha, sigma = (scale.to(noise) for scale in self.denoiser.schedule(t))
         return alpha * x_init.to(noise) + sigma * noise
+
+    def begin(self, noise: Tensor, t: Tensor) -> Tensor:
+        """Where sampling starts without a state, from standard noise (B,C,H,W)."""
+        return self.denoiser.begin(noise, t)
 
     def predict(self, x_t: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rescaled state x, denoised mean x_hat (both (B,C,H,W)), alpha () and ratio r ()."""

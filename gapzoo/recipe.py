@@ -1,7 +1,8 @@
 """Recipes: flat, typed YAML files that say how a model is trained.
 
 A recipe may name a ``base:`` recipe beside it and is then what it changes of it; the command line
-changes single keys with ``key=value``. Unknown keys and wrong types are refused by name.
+changes single keys with ``key=value``. Unknown keys and wrong types are refused by name, and so is
+``key=`` alone. ``null`` is none: no start, no variables; it is refused where a key needs a value.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -43,6 +44,8 @@ ARCHITECTURE = (
 """Keys that a fine-tuned checkpoint has from its parent."""
 TRAINER = ("devices", "num_nodes", "strategy", "accelerator")
 """Keys that may also stand together, ``trainer: {devices: 2, strategy: ddp}``."""
+EMPTY: tuple[Any, ...] = ("", [], {})
+"""What none is, of texts, lists and mappings."""
 
 
 @dataclass
@@ -247,29 +250,71 @@ def _ungrouped(values: DictConfig, where: str) -> DictConfig:
 
 
 def _typed(schema: type, values: Any, where: str, overrides: list[str]) -> Any:
-    known = {f.name for f in dataclasses.fields(schema)}
-    changes = _ungrouped(_changes(overrides), where)
+    defaults = _defaults(schema)
+    changes = _ungrouped(_changes(overrides, defaults), where)
     for key in [*values, *changes]:
-        if key not in known:
-            raise GapzooError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
+        if key not in defaults:
+            raise GapzooError(f"{where}: unknown key '{key}'; {nearest(str(key), defaults)}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values, changes)
-        return OmegaConf.to_object(merged)
+        given = _without_nulls(OmegaConf.merge(values, changes), schema, where)
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
     except (ConfigKeyError, OmegaConfBaseException) as error:
         key = getattr(error, "full_key", None)
         at = f"'{key}': " if key else ""
         raise GapzooError(f"{where}: {at}{str(error).splitlines()[0]}") from None
 
 
-def _changes(overrides: list[str]) -> DictConfig:
+def _defaults(schema: type) -> dict[str, Any]:
+    """Defaults by key; ``???`` where there is none."""
+    found = OmegaConf.to_container(OmegaConf.structured(schema), resolve=False)
+    return {str(k): v for k, v in found.items()}  # type: ignore[union-attr]
+
+
+def _without_nulls(values: Any, schema: type, where: str) -> Any:
+    """Null as its key's own none: itself, an empty text, list or mapping; refused without one."""
+    kinds, defaults = get_type_hints(schema), _defaults(schema)
+    raw: Any = OmegaConf.to_container(values, resolve=False)
+    for key in [k for k, v in raw.items() if v is None]:
+        default, kind = defaults[key], kinds[key]
+        if kind is Any or type(None) in get_args(kind):
+            continue
+        if default not in EMPTY:
+            like = "" if default == MISSING else f", such as {key}: {default},"
+            raise GapzooError(
+                f"{where}: '{key}' is empty (null); write a value{like} or leave '{key}' out"
+            )
+        values[key] = default
+    return values
+
+
+def _changes(overrides: list[str], defaults: Mapping[str, Any] | None = None) -> DictConfig:
     for text in overrides:
-        if "=" not in text:
+        key, equals, value = text.partition("=")
+        if not equals:
             raise GapzooError(f"'{text}' is no change; write key=value")
+        if not value.strip():
+            instead = _instead(key, defaults or {})
+            raise GapzooError(f"'{text}' has nothing after '='; write {instead}, or leave it out")
         try:
             OmegaConf.from_dotlist([text])
         except YAMLError:
             raise GapzooError(f"'{text}': what follows '=' is no YAML; quote it") from None
     return OmegaConf.from_dotlist(overrides)
+
+
+def _instead(key: str, defaults: Mapping[str, Any]) -> str:
+    """What to write for ``key=`` alone."""
+    default = defaults.get(key.removeprefix("trainer."), MISSING)
+    if default == MISSING:
+        return f"{key}=VALUE"
+    if default is None or default in EMPTY:
+        return f"{key}=VALUE, {key}=null for none"
+    return f"a value, such as {key}={_compact(default)}"
+
+
+def _compact(value: Any) -> str:
+    """A value as a shell takes it, without spaces."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def options(texts: list[str]) -> dict[str, Any]:

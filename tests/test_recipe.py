@@ -1,5 +1,6 @@
 """Recipes: bases, changes, and every mistake named with its nearest."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,57 @@ def test_mistakes_are_named_in_one_line(write, text, changes, parts):
     with expect(GapzooError, *parts) as caught:
         recipe.load(write(text), changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "instead"),
+    [
+        ("start=", "start=VALUE, start=null for none"),
+        ("max_minutes=", "max_minutes=VALUE, max_minutes=null for none"),
+        ("freeze= ", "freeze=VALUE, freeze=null for none"),
+        ("batch_size=", "a value, such as batch_size=32"),
+        ("hours=", "a value, such as hours=[6,12,18,24]"),
+        ("trainer.strategy=", "a value, such as trainer.strategy=auto"),
+        ("model_options.widths=", "model_options.widths=VALUE"),
+    ],
+)
+def test_a_change_to_nothing_is_told_what_to_write(write, change, instead):
+    path = write("max_steps: 1\n")
+    with expect(GapzooError, f"'{change}' has nothing after '='; write {instead}, or leave it out"):
+        recipe.load(path, ["seed=1", change])
+    if "such as " in instead:
+        recipe.load(path, [instead.removeprefix("a value, such as ")])
+    with expect(GapzooError, f"'{change}' has nothing after '='"):
+        recipe.read(path, [change])
+
+
+KEYS = [f.name for f in dataclasses.fields(recipe.Recipe) if f.name != "max_steps"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_empty_key_is_none_or_refused_by_name(write, key):
+    """In a file as by a change; none is as if the key were not there, where that is empty."""
+    plain = recipe.load(write("max_steps: 1\n", "plain.yaml"))
+    default, path = getattr(plain, key), write(f"max_steps: 1\n{key}:\n")
+    for empty in (
+        lambda: recipe.load(path),
+        lambda: recipe.load(path.parent / "plain.yaml", [f"{key}=null"]),
+    ):
+        if default in (None, "", [], {}):
+            assert empty() == plain
+        else:
+            with expect(GapzooError, f"'{key}' is empty (null)", f"{key}: {default}", "leave"):
+                empty()
+
+
+def test_none_takes_a_value_of_the_base_away(write):
+    write(
+        "max_steps: 1\nmodel_options: {widths: [8]}\nstart: unet_small.a\nlora_rank: 2\n", "a.yaml"
+    )
+    path = write("base: a.yaml\nlora_rank: 0\n")
+    found = recipe.load(path, ["start=null", "model_options=null"])
+    assert (found.start, found.model_options) == ("", {})
+    assert recipe.load(write("base: a.yaml\nlora_rank: 0\nstart:\n", "b.yaml")).start == ""
 
 
 def test_files_that_are_none(tmp_path):

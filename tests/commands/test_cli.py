@@ -167,6 +167,7 @@ def test_help_of_every_command(capsys):
     [
         ("learning_rat=1", ["'learning_rat'", "'learning_rate'"]),
         ("batch_size=few", ["'batch_size'", "few"]),
+        ("start=", ["'start=' has nothing after '='", "start=null for none", "leave it out"]),
         ("kind=priors", ["'priors'"]),
         ("variables=[geopotential]", ["'geopotential'"]),
         ("variables=[temprature]", ["'temprature'", "'temperature'"]),

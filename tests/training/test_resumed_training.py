@@ -97,7 +97,10 @@ def test_resumed_equals_uninterrupted(tmp_path, new_data, quiet, whole, kill, or
 
 @pytest.mark.parametrize("name", [n for n in DENOISERS.names("*_small") if n != "unet_small"])
 def test_every_registered_denoiser_resumes_to_the_bit(tmp_path, new_data, quiet, name):
-    """Weights, their average and the optimiser, after a kill between two savings; in bfloat16."""
+    """Weights, their average and the optimiser, after a kill between two savings.
+
+    In bfloat16 where the processor has it, else in float32, as training itself.
+    """
 
     def go(folder, **options):
         module = ZooDenoiser(

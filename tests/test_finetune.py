@@ -1,17 +1,21 @@
 """Fine-tuning from a recipe: another grid, other channels, parts, low ranks; what it is worth."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from models import recipe_text, toy
+from safetensors import safe_open
 from worlds import NAMES, expect
 
-from gapzoo import checkpoint, fit, payoff, prepare, recipe
+from gapzoo import checkpoint, cli, fit, payoff, prepare, recipe
 from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader
+from gapzoo.denoisers import DENOISERS
+from gapzoo.training.adapt import input_labels
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes" / "finetune").glob("*.yaml"))
 
@@ -57,6 +61,28 @@ def losses(run) -> dict[int, float]:
     return {int(r["step"]): float(r["value"]) for r in rows}
 
 
+def trained(run) -> dict[str, torch.Tensor]:
+    """Averaged weights of a run's last state, W + B A added up here, rounded to bfloat16."""
+    state = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+    start = "averaged.backbone."
+    own = {n.removeprefix(start): w for n, w in state.items() if n.startswith(start)}
+    plain = {n: w for n, w in own.items() if "parametrizations." not in n}
+    for name in [n for n in own if n.endswith(".original")]:
+        a, b = (own[name.removesuffix("original") + f"0.{part}"] for part in "ab")
+        weight = own[name] + (b @ a).reshape(own[name].shape)
+        plain[name.replace("parametrizations.", "").removesuffix(".original")] = weight
+    return {n: w.bfloat16().float() for n, w in plain.items()}
+
+
+def reloads(made, run, x) -> bool:
+    """Whether a loaded checkpoint denoises to the bit as what was trained, and has its weights."""
+    network = DENOISERS.build(made.details["model"], **made.details["arguments"])
+    network.load_state_dict(trained(run))
+    twin, t = dataclasses.replace(made, network=network.eval()), torch.tensor(0.5)
+    same = [torch.equal(w, made.network.state_dict()[n]) for n, w in trained(run).items()]
+    return all(same) and torch.equal(made.denoiser(x, t).mean, twin.denoiser(x, t).mean)
+
+
 def test_another_world_begins_with_the_parents_weights(tune, finer, parent):
     run, made = tune(finer, "max_steps=4")
     old = checkpoint.load(parent[0])
@@ -90,6 +116,37 @@ def test_new_channels_begin_at_the_wiener_filter(finer, archive, tmp_path):
     assert linear.shape == x.shape
 
 
+def test_channels_are_carried_by_name_and_new_ones_are_trained(archive, finer, tmp_path):
+    """From two channels to two: one has its weights from another place, one goes, one is new."""
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(archive.path, max_steps=12, learning_rate=0.01))
+    few = recipe.load(path, ["variables=[temperature]"])
+    old = checkpoint.load(fit.fit(few, tmp_path / "few", tmp_path / "parent"))
+    path.write_text(recipe_text(finer.path, name="other", learning_rate=0.01))
+    wanted = prepare.finetuning(str(tmp_path / "parent"), path)
+    before, first = old.network.state_dict(), _first(wanted)
+    made = checkpoint.load(fit.fit(wanted, tmp_path / "run", tmp_path / "made"))
+    after, was, now = made.network.state_dict(), *(input_labels(c.world, True) for c in (old, made))
+    new = {"surface_pressure", "filtered surface_pressure"}
+    assert set(now) - set(was) == new and set(was) - set(now) == {NAMES[0], f"filtered {NAMES[0]}"}
+    for n, label in enumerate(now):
+        column, moved = first["stem.weight"][:, n], after["stem.weight"][:, n]
+        theirs = None if label in new else before["stem.weight"][:, was.index(label)]
+        assert not column.any() if theirs is None else torch.equal(column, theirs), label
+        assert theirs is not None or moved.count_nonzero() > 0.9 * moved.numel(), label
+    for name in ("head.weight", "head.bias"):
+        assert torch.equal(first[name][0], before[name][1]), "temperature@0.95, second of two"
+        assert not first[name][1].any() and after[name][1].all()
+    rest = before.keys() - {"stem.weight", "head.weight", "head.bias"}
+    assert all(torch.equal(first[name], before[name]) for name in rest)
+    assert reloads(made, tmp_path / "run", Reader(finer, made.world).state(np.arange(4)))
+
+
+def _first(wanted):
+    """Weights before the first step."""
+    return prepare.prepare(wanted, prepare.data_of(wanted)).live.state_dict()
+
+
 def test_the_parents_covariance_and_normalisation_are_kept_on_purpose(tune, archive, parent):
     changes = ["covariance=parent", "normalisation=parent", "weights=new", "max_steps=1"]
     _, made = tune(archive, *changes, "train=[1979-01-01,1979-06-30]")
@@ -120,6 +177,27 @@ def test_low_ranks_train_alone_and_leave_a_plain_checkpoint(tune, archive, paren
     assert values[2:].max() < 0.1 * values[0], "of rank 2, but for the rounding to bfloat16"
     again = checkpoint.load(fit.export(run, run.parent / "again"))
     assert again.hash == made.hash
+
+
+def test_low_ranks_by_the_command_line(parent, archive, tmp_path):
+    """Only matrices with an update move; the checkpoint is W + B A, with nothing of B and A."""
+    path, run, output = (tmp_path / name for name in ("r.yaml", "run", "made"))
+    path.write_text(recipe_text(archive.path, name="low", learning_rate=0.01))
+    changes = ["lora_rank=2", "lora_layers=[down.*]", "--run", run, "--output", output]
+    assert cli.main([str(word) for word in ("finetune", parent[0], path, *changes)]) == 0
+    old, made = checkpoint.load(parent[0]), checkpoint.load(output)
+    before, after = old.network.state_dict(), made.network.state_dict()
+    matrices = {n for n, p in old.network.named_parameters() if p.ndim > 1}
+    adapted = {n for n in matrices if n.startswith("down.")}
+    assert {n for n in before if not torch.equal(before[n], after[n])} == adapted < matrices
+    with safe_open(output / checkpoint.WEIGHTS, "pt") as file:
+        written = {n for n in file.keys() if n.startswith("network.")}  # noqa: SIM118
+    assert written == {f"network.{n}" for n in before}
+    counted = [c.details["training"]["parameters"] for c in (old, made)]
+    assert counted[0] == counted[1] and made.name == "unet_small.low"
+    x, t = Reader(archive, made.world).state(np.arange(4)), torch.tensor(0.5)
+    assert reloads(made, run, x)
+    assert not torch.equal(made.denoiser(x, t).mean, old.denoiser(x, t).mean)
 
 
 def test_frozen_parts_stay(tune, archive, parent):

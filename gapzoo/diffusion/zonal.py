@@ -120,7 +120,7 @@ class ZonalCovariance(CovarianceOperator):
         inside, rest, sizes = [], [], []
         for x, y, e in zip(_modes(a), _modes(b), self.vectors, strict=True):
             e = e.to(x)
-            p, q = x @ e.conj(), y @ e.conj()
+            p, q = _along(x, e), _along(y, e)
             inside.append((p * q.conj()).real.mean(0))
             rest.append(((x - p @ e.T) * (y - q @ e.T).conj()).real.mean(0).sum())
             sizes.append(e.shape[0] - e.shape[1])
@@ -150,7 +150,7 @@ class ZonalCovariance(CovarianceOperator):
     def analyse(self, v: Tensor) -> Tensor:
         """(B, sum of R_m) complex coefficients of v (B,C,H,W); the tail's are not among them."""
         modes = _modes(v)
-        parts = [x @ e.conj().to(x) for x, e in zip(modes, self.vectors, strict=True)]
+        parts = [_along(x, e.to(x)) for x, e in zip(modes, self.vectors, strict=True)]
         return torch.cat(parts, 1)
 
     def synthesise(self, coefficients: Tensor, like: Tensor) -> Tensor:
@@ -171,7 +171,8 @@ class ZonalCovariance(CovarianceOperator):
         parts = zip(_modes(v), self.vectors, inside.split(self.ranks, 1), strict=True)
         waves = []
         for (x, e, g), tail in zip(parts, self.tails(gains).unbind(1), strict=True):
-            change = ((g - tail[:, None]) * (x @ e.conj().to(x))) @ e.T.to(x)
+            e = e.to(x)
+            change = ((g - tail[:, None]) * _along(x, e)) @ e.T
             waves.append(tail[:, None] * x + change)
         return self._grid(waves)
 
@@ -276,6 +277,11 @@ def _variance(product: Tensor, basis: Tensor) -> Tensor:
 def _modes(states: Tensor) -> Tensor:
     """(B,C,H,W) to (W//2+1, B, C*H) complex."""
     return torch.fft.rfft(states, norm="ortho").flatten(1, 2).permute(2, 0, 1)
+
+
+def _along(x: Tensor, e: Tensor) -> Tensor:
+    """``x e*``: the coefficients (B, R) of x (B, N) along e (N, R), without a copy of e*."""
+    return (x.conj() @ e).conj()
 
 
 def _rows(gains: Tensor, values: Tensor) -> Tensor:

@@ -90,14 +90,22 @@ class ExponentialSampler(Sampler):
         alpha, sigma = self.denoiser.schedule(s)
         low, mean = sigma / alpha, self.reference.mean.to(x)
         apart, filtered = x - mean, self.reference.filter
+        if low == 0:
+            moved = filtered(apart, straight, r, low) + filtered(x_hat - mean, pushed, r, low, r)
+            return alpha * (mean + moved)
         unknown = x_hat - mean - filtered(apart, wiener, r)
-        moved = filtered(apart, kept, r, low) + filtered(unknown, pushed, r, low, r)
-        if self._last is not None and self._last[0] == t and low > 0:
-            _, before, last = self._last
-            moved = moved + filtered(unknown, ahead, before, r, low, r)
-            moved = moved - filtered(last, ahead, before, r, low, before)
+        moved = filtered(apart, kept, r, low) + self._pushed(unknown, t, r, low)
         self._last = (s, r, unknown)
         return alpha * (mean + moved)
+
+    def _pushed(self, unknown: Tensor, t: Tensor, r: Tensor, low: Tensor) -> Tensor:
+        """What e (B,C,H,W) adds, f extrapolated where there was a step before."""
+        filtered = self.reference.filter
+        if self._last is None or self._last[0] != t:
+            return filtered(unknown, pushed, r, low, r)
+        _, before, last = self._last
+        past = filtered(last, ahead, before, r, low, before)
+        return filtered(unknown, bent, before, r, low) - past
 
 
 def wiener(variance: Tensor, r: Tensor) -> Tensor:
@@ -120,6 +128,16 @@ def pushed(variance: Tensor, r: Tensor, s: Tensor, level: Tensor) -> Tensor:
     """What a step from r to s makes of e, whose f is that of a noise level."""
     size = (variance + s**2).sqrt() * turn(variance, r, s)
     return size * (variance + level**2).sqrt() / (level * variance.sqrt())
+
+
+def straight(variance: Tensor, r: Tensor, s: Tensor) -> Tensor:
+    """What a step of order 1 leaves of a departure, e's part in it taken out."""
+    return kept(variance, r, s) - pushed(variance, r, s, r) * wiener(variance, r)
+
+
+def bent(variance: Tensor, before: Tensor, r: Tensor, s: Tensor) -> Tensor:
+    """``pushed`` with f extrapolated: this step's part of it."""
+    return pushed(variance, r, s, r) + ahead(variance, before, r, s, r)
 
 
 def ahead(variance: Tensor, before: Tensor, r: Tensor, s: Tensor, level: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ are trained.
 
 from __future__ import annotations
 
+import copy
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,8 @@ LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 SETTINGS = {"0.01": "1 %", "0.1": "10 %"}
 """Of the protocol of one-time analyses: shares of the columns that are observed."""
 BATCH = 16
+TIMED = 2
+"""Passes that are timed, after one more."""
 NONE = "no network"
 Rows = dict[str, str]
 
@@ -77,7 +81,8 @@ class Comparison:
         for one in priors:
             use: list[Tensor] = []
             batches = self._batches(Reader(archive, one.world))
-            rows = _size(one) | _losses(InUnitsOf(one.denoiser, unit, use), loss, batches)
+            rows = _size(one) | _speed(one, self._batches(Reader(archive, one.world)))
+            rows |= _losses(InUnitsOf(one.denoiser, unit, use), loss, batches)
             columns[one.name] = rows | _experts(use) | self._analyses(one, name)
         return columns
 
@@ -168,10 +173,21 @@ def _size(one: Checkpoint) -> Rows:
     training = one.details.get("training", {})
     samples, minutes = training.get("samples"), training.get("minutes")
     rows |= {k: str(v) for k, v in (("samples", samples), ("minutes", minutes)) if v}
-    if samples and minutes:
-        rate = int(str(samples).replace(",", "")) / (60 * float(minutes))
-        rows["samples a second"] = f"{rate:.1f}"
     return rows
+
+
+def _speed(one: Checkpoint, batches: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Rows:
+    """Samples a second of this process's time: the denoiser, forward and backward."""
+    state, cond, noise = next(batches)
+    network, clock = copy.deepcopy(one.network).requires_grad_(True), []
+    denoiser = copy.copy(one.denoiser)
+    denoiser._modules = {**denoiser._modules, "backbone": network}
+    for _ in range(TIMED + 1):
+        clock.append(time.process_time())
+        t = denoiser.schedule.t_of_sigma(torch.ones(len(state)))
+        denoiser(state + noise, t, cond=cond).mean.square().mean().backward()
+    spent = time.process_time() - clock[1]
+    return {"samples a second": f"{TIMED * len(state) / spent:.1f}"}
 
 
 def _experts(use: list[Tensor]) -> Rows:

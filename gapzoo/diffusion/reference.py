@@ -42,6 +42,10 @@ class Reference:
         left = self.covariance.with_eigenvalues(share * error)
         return replace(self, mean=mean + moved, covariance=left)
 
+    def exceeds(self, level: Tensor) -> bool:
+        """Whether any mode's standard deviation is above a level ()."""
+        return bool(self.covariance.eigenvalues.max().sqrt().to(level) > level)
+
     def filter(self, v: Tensor, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
         """A function of C's eigenvalues and of scalars, on v (B,C,H,W)."""
         return self.covariance.filter(v, gain, *scalars)

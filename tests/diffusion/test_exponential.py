@@ -106,6 +106,19 @@ def test_the_reference_under_a_forecast_is_the_posterior():
     torch.testing.assert_close(drawn, known + found.covariance.sample(z), rtol=1e-3, atol=2e-3)
 
 
+def test_under_observations_large_scales_start_around_their_mean():
+    """A mode thrice the first noise level, observed well: the start is around E[x | y], not 0."""
+    wide = GaussianDenoiser(
+        torch.zeros(1, 1, 1), torch.tensor(9 * 80.0**2).reshape(1, 1, 1), SCHEDULE
+    )
+    seen = GaussianConstraint(lambda x: x, torch.full((1, 1, 1, 1), 300.0), 1.0)
+    t, z = torch.ones(()), torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    begun = Prior(wide).given(observations=seen).begin(z, t)
+    torch.testing.assert_close(begun, 300 + 80 * z, rtol=0, atol=0.5)
+    narrow = Prior(GaussianDenoiser(torch.zeros(1, 1, 1), 1.0, SCHEDULE)).given(observations=seen)
+    torch.testing.assert_close(narrow.begin(z, t), 80 * z)
+
+
 class Nameless(Denoiser):
     """Knows no reference."""
 

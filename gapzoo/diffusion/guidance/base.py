@@ -31,8 +31,11 @@ from gapzoo.core import GapzooError
 from gapzoo.diffusion.denoiser import Denoiser, Posterior
 from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Identity, Stack
 from gapzoo.diffusion.guidance.forecast import absorb
-from gapzoo.diffusion.guidance.robust import Reweighting
+from gapzoo.diffusion.guidance.robust import Reweighting, StudentConstraint
 from gapzoo.diffusion.reference import Reference
+
+SMALL = 0.1
+"""Of the first noise level: standard deviations below it are lost in the noise."""
 
 
 class Problem(Stack):
@@ -102,11 +105,19 @@ class Guidance(Denoiser):
         return found
 
     def begin(self, noise: Tensor, t: Tensor) -> Tensor:
-        """The marginal of the reference where that is complete, else noise alone."""
-        found = self.reference()
-        if found is None or not found.complete:
-            return super().begin(noise, t)
-        return found.begin(noise, *self.schedule(t))
+        """The marginal of the reference where that is complete; else noise, maybe around the mean.
+
+        The mean is E[x | y], as the guided mean at no anomaly says: where the first noise level
+        does not exceed the largest scales by far, these are no noise under observations. Of
+        heavy-tailed errors the mean is not known before their weights are.
+        """
+        found, (alpha, sigma) = self.reference(), (s.to(noise) for s in self.schedule(t))
+        if found is not None and found.complete:
+            return found.begin(noise, alpha, sigma)
+        heavy = any(isinstance(c, StudentConstraint) for c in self.flattened()[1])
+        if found is None or heavy or not found.exceeds(SMALL * sigma / alpha):
+            return sigma * noise
+        return alpha * self(torch.zeros_like(noise), t.to(noise)).mean + sigma * noise
 
     @abc.abstractmethod
     def weights(self, problem: Problem, d: Tensor) -> Tensor:

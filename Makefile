@@ -31,6 +31,7 @@ data: setup
 prior: setup
 	$(BIN)/gapzoo train recipes/unet_small.speedy-t21-v1.yaml
 	$(BIN)/gapzoo train recipes/unet_small.speedy-t21-v2.yaml
+	$(BIN)/gapzoo train recipes/unet_small.speedy-t21-v3.yaml
 
 forecaster: setup
 	$(BIN)/gapzoo train recipes/convcast_small.speedy-t21-v1.yaml

@@ -85,7 +85,7 @@ def speedy(given: argparse.Namespace) -> None:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prior", default="unet_small.speedy-t21-v2")
+    parser.add_argument("--prior", default="unet_small.speedy-t21-v3")
     parser.add_argument("--forecaster", default="convcast_small.speedy-t21-v1")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 6])

@@ -65,7 +65,7 @@ class AssimilationRecipe:
         seed: of everything.
     """
 
-    prior: str = "unet_small.speedy-t21-v2"
+    prior: str = "unet_small.speedy-t21-v3"
     forecaster: str = "convcast_small.speedy-t21-v1"
     hours: int = 6
     form: str = "gaussian"

@@ -66,7 +66,7 @@ class RolloutSettings:
         device: such as ``cpu`` or ``cuda``.
     """
 
-    prior: str = "unet_small.speedy-t21-v2"
+    prior: str = "unet_small.speedy-t21-v3"
     forecaster: str = "convcast_small.speedy-t21-v1"
     hours: int = 24
     form: str = "gaussian"

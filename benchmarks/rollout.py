@@ -4,8 +4,10 @@ Simulated years a day and seconds a member-day, for the forecaster alone, for th
 at some numbers of sampler steps, with one member and with several side by side, and for SPEEDY.
 Seconds are of the process's CPU, so that other processes on the core do not count; one thread.
 
-    taskset -c 1 python benchmarks/rollout.py --members 1 8 --steps 2 4 6 --days 6
-    python benchmarks/rollout.py --device cuda --members 64 --steps 2 4 6 --days 50 --no-speedy
+    taskset -c 1 python benchmarks/rollout.py --members 1 8 --settings exponential:1:1 dpmpp_2m:6
+    python benchmarks/rollout.py --device cuda --members 64 --days 50 --no-speedy
+
+Settings are SAMPLER:STEPS[:HIGHEST].
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from itertools import islice
 
 import pandas as pd
 import torch
+from sampling import sampling_of
 
 from gapzoo import checkpoint
 from gapzoo.core import MemberGenerator
@@ -59,15 +62,15 @@ def gapzoo(given: argparse.Namespace) -> None:
         streams = moved(MemberGenerator(0, members), device)
         prior.prior.denoiser.to(device)
         states = Drawn(prior.prior, world, Sampling(steps=4, batch=members)).states(TIME, streams)
-        for steps in (0, *given.steps):
+        for text in ("", *given.settings):
             settings = RolloutSettings(
-                prior=given.prior if steps else "",
-                sampling={"steps": max(steps, 1), "batch": members},
+                prior=given.prior if text else "",
+                sampling=sampling_of(text, members) if text else {},
                 device=given.device,
             )
-            rollout = rollout_of(settings, prior if steps else None, network, world)
+            rollout = rollout_of(settings, prior if text else None, network, world)
             frames = rollout.frames([Start(states, TIME, streams)])
-            name = f"prior, {steps} steps" if steps else "forecaster alone"
+            name = f"prior, {text}" if text else "forecaster alone"
             show(name, members, seconds(frames, given.days, device))
 
 
@@ -88,7 +91,7 @@ def main() -> None:
     parser.add_argument("--prior", default="unet_small.speedy-t21-v3")
     parser.add_argument("--forecaster", default="convcast_small.speedy-t21-v1")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 6])
+    parser.add_argument("--settings", nargs="+", default=["exponential:1:1", "dpmpp_2m:6"])
     parser.add_argument("--days", type=int, default=6, help="timed, after one more")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-speedy", dest="speedy", action="store_false")

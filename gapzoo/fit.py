@@ -112,8 +112,8 @@ def ran_on(run: Path) -> dict[str, str]:
         ) from None
 
 
-def scores(run: Path) -> dict[str, str]:
-    """Losses of a run's last validation, for the card."""
+def scores(run: Path, level: str = "noise") -> dict[str, str]:
+    """Losses of a run's last validation, for the card, by levels of what they are named."""
     path = run / "metrics.csv"
     if not path.exists():
         return {}
@@ -121,15 +121,15 @@ def scores(run: Path) -> dict[str, str]:
         rows = [row for row in csv.DictReader(file) if row["name"].startswith("val/")]
     last = rows[-1]["step"] if rows else ""
     found = [row for row in rows if row["step"] == last]
-    return {_told(row["name"]): f"{float(row['value']):.4f}" for row in found}
+    return {_told(row["name"], level): f"{float(row['value']):.4f}" for row in found}
 
 
-def _told(name: str) -> str:
+def _told(name: str, level: str) -> str:
     """``val/loss_0.1_0.3`` as people say it."""
     if not name.startswith("val/loss"):
         return f"{name.removeprefix('val/').replace('_', ' ')} of an expert (even: 1)"
     limits = name.removeprefix("val/loss").split("_")[1:]
-    return "validation loss" + (f", noise {' to '.join(limits)}" if limits else "")
+    return "validation loss" + (f", {level} {' to '.join(limits)}" if limits else "")
 
 
 def export(run: Path, output: Path) -> Path:
@@ -192,7 +192,7 @@ def save(
         "license": "Apache-2.0",
         "notes": recipe.notes,
         "parent": _parent(recipe),
-        "scores": scores(run),
+        "scores": scores(run, module.level),
     }
     made = checkpoint.Checkpoint(recipe.name, recipe.kind, network, world, details)
     if recipe.kind == "forecaster":

@@ -45,6 +45,7 @@ class ConvCast(TrainedModule):
 
     weights: Tensor
     network: Any
+    level = "hours"
 
     def __init__(
         self,

@@ -34,6 +34,8 @@ class DiffCast(ConvCast):
         GapzooError: for a network that has no denoiser.
     """
 
+    level = "noise"
+
     def __init__(self, name: str = "diffcast_small", **options: Any) -> None:
         super().__init__(name, **options)
         if not hasattr(self.network, "denoiser"):

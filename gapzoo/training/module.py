@@ -47,6 +47,9 @@ class TrainedModule(lightning.LightningModule):
         self.train_levels, self.val_levels = self.new_levels(), self.new_levels()
         self.train_levels.persistent(True)  # so that the log of a resumed run is the same
 
+    level = "noise"
+    """What the parts of the loss are parted by, as people say it."""
+
     def new_levels(self) -> Metric:
         """A running mean of the loss, and of its parts, as a dict with ``loss``."""
         raise NotImplementedError

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator, Registry
-from gapzoo.forecasters import FORECASTERS, Forecaster
+from gapzoo.forecasters import FORECASTERS, Forecaster, needs_checkpoint
 from gapzoo.leaderboard.methods import ClimatologyMethod, Setting, checkpoint_for
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.rollout import Rollout, persisted
@@ -177,7 +177,8 @@ class GapForecast(ForecastMethod):
     ) -> None:
         super().__init__(setting, protocol)
         self.prior = checkpoint_for(setting, prior)
-        self.network = None if forecaster in FORECASTERS else checkpoint_for(setting, forecaster)
+        trained = needs_checkpoint(forecaster)
+        self.network = checkpoint_for(setting, forecaster) if trained else None
         self.forecaster = forecaster
         self.options = {k: options.pop(k) for k in ROLLED if k in options}
         self.sampling = Sampling.of(options)

@@ -179,9 +179,7 @@ def _size(one: Checkpoint) -> Rows:
 def _speed(one: Checkpoint, batches: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Rows:
     """Samples a second of this process's time: the denoiser, forward and backward."""
     state, cond, noise = next(batches)
-    network, clock = copy.deepcopy(one.network).requires_grad_(True), []
-    denoiser = copy.copy(one.denoiser)
-    denoiser._modules = {**denoiser._modules, "backbone": network}
+    denoiser, clock = copy.deepcopy(one.denoiser).requires_grad_(True), []
     for _ in range(TIMED + 1):
         clock.append(time.process_time())
         t = denoiser.schedule.t_of_sigma(torch.ones(len(state)))

@@ -112,7 +112,7 @@ def ran_on(run: Path) -> dict[str, str]:
         ) from None
 
 
-def scores(run: Path, level: str = "noise") -> dict[str, str]:
+def scores(run: Path, level: str) -> dict[str, str]:
     """Losses of a run's last validation, for the card, by levels of what they are named."""
     path = run / "metrics.csv"
     if not path.exists():

@@ -10,7 +10,6 @@ scalar preconditioning of EDM fits; the U-Net's condition is [x(t), cond, h / 24
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,10 +78,8 @@ class DiffCastNetwork(ConvCastNetwork):
     def _draw(self, denoiser: PreconditionedDenoiser, z: Tensor, cond: Tensor) -> Tensor:
         sampler = SAMPLERS.build("dpmpp_2m", denoiser=denoiser, steps=self.steps)
         times = SCHEDULE.times(self.steps).to(z)
-        change, nobody = denoiser.begin(z, times[0]), MemberGenerator(0, len(z))
-        for t, s in itertools.pairwise(times):
-            change = sampler.step(change, t, s, nobody, cond=cond)
-        return change
+        unused = MemberGenerator(0, len(z))  # the sampler is deterministic
+        return sampler.carry(denoiser.begin(z, times[0]), times, unused, cond=cond)
 
 
 @NETWORKS.register("diffcast_small")

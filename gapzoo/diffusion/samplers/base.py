@@ -76,8 +76,11 @@ class Sampler(abc.ABC):
             x_init, start = self.denoiser.start
         times = self.denoiser.schedule.times(self.steps, start)
         x_t = self._begin(x_init, shape, times[0], generator)
-        times = times.to(x_t)
-        for i, (t, s) in enumerate(itertools.pairwise(times)):
+        return self.carry(x_t, times, generator, **cond)
+
+    def carry(self, x_t: Tensor, times: Tensor, generator: MemberGenerator, **cond: Any) -> Tensor:
+        """From the noisy state (B,C,H,W) at the first of the times (steps + 1,) to the last."""
+        for i, (t, s) in enumerate(itertools.pairwise(times.to(x_t))):
             x_t = self.step(x_t, t, s, generator, **cond)
             if self.progress is not None:
                 self.progress(i + 1, self.steps)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from gapzoo.card import card
 from gapzoo.core import Channels, GapzooError, Grid, nearest
 from gapzoo.core.climatology import Climatology
+from gapzoo.core.truncation import truncated
 from gapzoo.core.world import World
 from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion import SCHEDULES, PreconditionedDenoiser
@@ -118,6 +119,7 @@ class Checkpoint:
             climatology=self.covariance,
             cond_channels=self.world.cond_channels,
             shaped=bool(self.details.get("shaped", False)),
+            support=truncated(self.world),
         ).eval()
 
     @cached_property

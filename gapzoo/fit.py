@@ -199,7 +199,8 @@ def save(
         made.extras = _errors(made, data, recipe)
     elif module.denoiser.climatology is not None:  # type: ignore[union-attr]
         made.extras = module.denoiser.climatology.to_tensors()  # type: ignore[union-attr,operator]
-    return checkpoint.save(output, made, dump(recipe))
+    # bfloat16 would round away updates of a low rank below 0.2-0.4 % of a weight
+    return checkpoint.save(output, made, dump(recipe), low_precision=not recipe.lora_rank)
 
 
 def _parent(recipe: Recipe) -> str:

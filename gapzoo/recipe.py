@@ -208,9 +208,18 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     return _typed(Recipe, _merged(Path(path), ()), str(path), overrides or [])
 
 
-def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """A recipe, its bases and the command line's changes as they stand, not checked."""
-    merged = OmegaConf.merge(_merged(Path(path), ()), _changes(overrides or []))
+def read(
+    path: str | Path, overrides: list[str] | None = None, schema: type | None = None
+) -> dict[str, Any]:
+    """A recipe, its bases and the command line's changes as they stand, not checked.
+
+    Args:
+        path: a YAML file.
+        overrides: ``key=value`` strings.
+        schema: the dataclass that it will be, whose defaults a refusal of ``key=`` then names.
+    """
+    changes = _changes(overrides or [], _defaults(schema) if schema else None)
+    merged = OmegaConf.merge(_merged(Path(path), ()), changes)
     return {str(k): v for k, v in OmegaConf.to_container(merged).items()}  # type: ignore[union-attr]
 
 
@@ -280,6 +289,7 @@ def _without_nulls(values: Any, schema: type, where: str) -> Any:
             continue
         if default not in EMPTY:
             like = "" if default == MISSING else f", such as {key}: {default},"
+            like += f' {key}: "" for an empty text,' if like and isinstance(default, str) else ""
             raise GapzooError(
                 f"{where}: '{key}' is empty (null); write a value{like} or leave '{key}' out"
             )
@@ -309,7 +319,8 @@ def _instead(key: str, defaults: Mapping[str, Any]) -> str:
         return f"{key}=VALUE"
     if default is None or default in EMPTY:
         return f"{key}=VALUE, {key}=null for none"
-    return f"a value, such as {key}={_compact(default)}"
+    empty = f", or '{key}=\"\"' for an empty text" if isinstance(default, str) else ""
+    return f"a value, such as {key}={_compact(default)}{empty}"
 
 
 def _compact(value: Any) -> str:

@@ -62,7 +62,7 @@ def losses(run) -> dict[int, float]:
 
 
 def trained(run) -> dict[str, torch.Tensor]:
-    """Averaged weights of a run's last state, W + B A added up here, rounded to bfloat16."""
+    """Averaged weights of a run's last state: W + B A added up here, others as bfloat16."""
     state = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
     start = "averaged.backbone."
     own = {n.removeprefix(start): w for n, w in state.items() if n.startswith(start)}
@@ -71,7 +71,8 @@ def trained(run) -> dict[str, torch.Tensor]:
         a, b = (own[name.removesuffix("original") + f"0.{part}"] for part in "ab")
         weight = own[name] + (b @ a).reshape(own[name].shape)
         plain[name.replace("parametrizations.", "").removesuffix(".original")] = weight
-    return {n: w.bfloat16().float() for n, w in plain.items()}
+    low = len(plain) == len(own)
+    return {n: w.bfloat16().float() if low else w for n, w in plain.items()}
 
 
 def reloads(made, run, x) -> bool:
@@ -174,7 +175,7 @@ def test_low_ranks_train_alone_and_leave_a_plain_checkpoint(tune, archive, paren
     assert "stem.weight" not in kept and "head.bias" not in kept
     change = (new["stem.weight"] - old["stem.weight"]).flatten(1)
     values = torch.linalg.svdvals(change)
-    assert values[2:].max() < 0.1 * values[0], "of rank 2, but for the rounding to bfloat16"
+    assert values[2:].max() < 1e-4 * values[0], "of rank 2: nothing is rounded to bfloat16"
     again = checkpoint.load(fit.export(run, run.parent / "again"))
     assert again.hash == made.hash
 

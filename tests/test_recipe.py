@@ -132,7 +132,10 @@ def test_mistakes_are_named_in_one_line(write, text, changes, parts):
         ("freeze= ", "freeze=VALUE, freeze=null for none"),
         ("batch_size=", "a value, such as batch_size=32"),
         ("hours=", "a value, such as hours=[6,12,18,24]"),
-        ("trainer.strategy=", "a value, such as trainer.strategy=auto"),
+        (
+            "trainer.strategy=",
+            "a value, such as trainer.strategy=auto, or 'trainer.strategy=\"\"' for an empty text",
+        ),
         ("model_options.widths=", "model_options.widths=VALUE"),
     ],
 )
@@ -141,7 +144,7 @@ def test_a_change_to_nothing_is_told_what_to_write(write, change, instead):
     with expect(GapzooError, f"'{change}' has nothing after '='; write {instead}, or leave it out"):
         recipe.load(path, ["seed=1", change])
     if "such as " in instead:
-        recipe.load(path, [instead.removeprefix("a value, such as ")])
+        recipe.load(path, [instead.removeprefix("a value, such as ").split(", or ")[0]])
     with expect(GapzooError, f"'{change}' has nothing after '='"):
         recipe.read(path, [change])
 

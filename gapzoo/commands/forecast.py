@@ -53,7 +53,8 @@ def read(schema: type, args: argparse.Namespace) -> tuple[Any, str]:
     """The recipe of a command's arguments, and its text with every key."""
     from gapzoo import recipe
 
-    wanted = recipe.typed(schema, recipe.read(args.recipe, args.changes), str(args.recipe))
+    values = recipe.read(args.recipe, args.changes, schema)
+    wanted = recipe.typed(schema, values, str(args.recipe))
     return wanted, recipe.dump(wanted)
 
 

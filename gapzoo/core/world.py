@@ -86,6 +86,12 @@ class World:
         weights = self.grid.area_weights[:, None] / np.prod(self.grid.shape)
         return np.sqrt((variance * weights).sum((-2, -1)))
 
+    @property
+    def truncation(self) -> int | None:
+        """Triangular truncation of the spectral model that made the data, where one is known."""
+        found = (self.details.get("arguments") or {}).get("truncation")
+        return None if found is None else int(found)
+
     def mean(self, times: pd.DatetimeIndex) -> Tensor:
         """(T, C, H, W) climatological mean, SI units."""
         return torch.from_numpy(self.climatology.mean(times))

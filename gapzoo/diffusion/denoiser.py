@@ -81,6 +81,10 @@ class Denoiser(nn.Module, abc.ABC):
         """Where sampling starts without a state: ``sigma z`` (B,C,H,W) of standard noise z at t."""
         return self.schedule(t)[1].to(noise) * noise
 
+    def finish(self, x: Tensor) -> Tensor:
+        """What a sampled state (B,C,H,W) is taken to: its projection onto the data's support."""
+        return x
+
     def scales(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) shaped (B,1,1,1) (or (1,1,1,1) for scalar t), typed as ``x_t``."""
         alpha, sigma = self.schedule(t.to(x_t).reshape(-1, *[1] * (x_t.ndim - 1)))
@@ -103,6 +107,8 @@ class PreconditionedDenoiser(Denoiser):
             more channels, W x, behind the K given ones.
         cond_channels: K, needed with a climatology where ``cond`` may be None.
         shaped: scale the network's output mode by mode, not channel by channel.
+        support: projects states (B,C,H,W) onto the linear space that all data lie in, such as
+            ``gapzoo.core.truncation.Truncated``; sampled states are projected at the end.
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class PreconditionedDenoiser(Denoiser):
         climatology: ZonalCovariance | None = None,
         cond_channels: int = 0,
         shaped: bool = False,
+        support: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if sigma_data <= 0:
@@ -121,7 +128,7 @@ class PreconditionedDenoiser(Denoiser):
         self.backbone, self.schedule = backbone, schedule
         self.sigma_data, self.autocast = sigma_data, autocast
         self.climatology, self.cond_channels = climatology, cond_channels
-        self.shaped = shaped
+        self.shaped, self.support = shaped, support
 
     def coefficients(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, c_noise), each shaped as ``ratio``."""
@@ -163,6 +170,10 @@ class PreconditionedDenoiser(Denoiser):
         if self.climatology is None:
             return super().begin(noise, t)
         return self.reference().begin(noise, *self.schedule(t))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """On the support, where there is one."""
+        return x if self.support is None else self.support(x)
 
     def error_scale(self, ratio: Tensor) -> Tensor:
         """What errors are measured in at ratios (S,1,1,1): c_out, (S,1 or C,1,1)."""

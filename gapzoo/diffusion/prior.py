@@ -96,6 +96,10 @@ class Conditioned(Denoiser):
         """The denoiser's own."""
         return self.denoiser.begin(noise, t)
 
+    def finish(self, x: Tensor) -> Tensor:
+        """The denoiser's own."""
+        return self.denoiser.finish(x)
+
     def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Posterior:
         """The denoiser's posterior; ``cond=`` given here takes precedence."""
         return self.denoiser(x_t, t, **{"cond": self.cond, **cond})

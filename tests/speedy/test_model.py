@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import speedy_runs
+import torch
 
 from gapzoo.core import GapzooError
+from gapzoo.core.truncation import TriangularTruncation
 
 pytestmark = pytest.mark.speedy
 GROUPS = {"u": slice(0, 8), "v": slice(8, 16), "T": slice(16, 24), "q": slice(24, 32), "ps": 32}
@@ -61,6 +63,19 @@ def test_decode_is_the_last_frame(model):
     assert_within(
         by_group(change, np.max), {"u": 5e-5, "v": 5e-5, "T": 2e-4, "q": 5e-8, "ps": 0.05}
     )
+
+
+def test_frames_lie_in_the_space_of_the_truncation(model):
+    """Measured: 6e-6 of their spread, winds 2e-3; a wavenumber less would cost humidity 3 %."""
+    frames, _, _ = speedy_runs.following()
+    space = TriangularTruncation(model.grid, model.truncation)
+    states = torch.from_numpy(frames[:, : model.prognostic])
+    u, v = states[:, :8], states[:, 8:16]
+    mapped = torch.cat([*space.winds(u, v), space.scalars(states[:, 16:32])], 1)
+    off = by_group((mapped - states[:, :32]).std((0, 2, 3)) / states[:, :32].std((0, 2, 3)), np.max)
+    assert_within(off, {"u": 0.01, "v": 0.01, "T": 1e-4, "q": 1e-4})
+    logarithm = states[:, 32:].log()
+    assert (space.scalars(logarithm) - logarithm).abs().max() < 1e-5
 
 
 def test_a_forecast_follows_the_run_for_six_hours(starts):

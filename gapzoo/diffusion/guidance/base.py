@@ -119,6 +119,10 @@ class Guidance(Denoiser):
             return sigma * noise
         return alpha * self(torch.zeros_like(noise), t.to(noise)).mean + sigma * noise
 
+    def finish(self, x: Tensor) -> Tensor:
+        """The denoiser's own."""
+        return self.denoiser.finish(x)
+
     @abc.abstractmethod
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
         """``S^-1 d``: weights s (B,N) of innovations d (B,N)."""

@@ -76,7 +76,7 @@ class Sampler(abc.ABC):
             x_init, start = self.denoiser.start
         times = self.denoiser.schedule.times(self.steps, start)
         x_t = self._begin(x_init, shape, times[0], generator)
-        return self.carry(x_t, times, generator, **cond)
+        return self.denoiser.finish(self.carry(x_t, times, generator, **cond))
 
     def carry(self, x_t: Tensor, times: Tensor, generator: MemberGenerator, **cond: Any) -> Tensor:
         """From the noisy state (B,C,H,W) at the first of the times (steps + 1,) to the last."""

@@ -144,6 +144,8 @@ def test_what_does_not_fit_is_named(archive):
         run(archive, "letkf", {**LOCAL, "lenght": 1.0})
     with expect(GapzooError, "sample 'season'"):
         run(archive, "var3d", {**LOCAL, "sample": "season"})
+    with expect(GapzooError, "entry 'gap' needs 'prior'=CHECKPOINT"):
+        run(archive, "gap", {"form": "mean"})
     with expect(GapzooError, "'convcast.x' was trained on the true one"):
         run(archive, "free", {"forecaster": "convcast.x"}, cycling={"parameters": {"a.b": 1.0}})
     with expect(GapzooError, "spin-up of 4 days"):

@@ -176,7 +176,8 @@ class _Alone(CycleMethod):
 def _method(
     protocol: Protocol, setting: Setting, entry: str, options: dict[str, Any]
 ) -> CycleMethod:
-    if entry not in CYCLES or (entry == "gap" and "forecaster" not in options):
+    alone = entry == "gap" and not {"forecaster", "form"} & options.keys()
+    if entry not in CYCLES or alone:
         return _Alone(setting, protocol, entry, options)
     return CYCLES.build(entry, setting=setting, protocol=protocol, **options)  # type: ignore[no-any-return]
 

@@ -66,16 +66,17 @@ def test_decode_is_the_last_frame(model):
 
 
 def test_frames_lie_in_the_space_of_the_truncation(model):
-    """Measured: 6e-6 of their spread, winds 2e-3; a wavenumber less would cost humidity 3 %."""
+    """Measured: 1e-5 of their spread; winds 0.015, as the core cuts off their last wavenumber."""
     frames, _, _ = speedy_runs.following()
     space = TriangularTruncation(model.grid, model.truncation)
     states = torch.from_numpy(frames[:, : model.prognostic])
     u, v = states[:, :8], states[:, 8:16]
-    mapped = torch.cat([*space.winds(u, v), space.scalars(states[:, 16:32])], 1)
-    off = by_group((mapped - states[:, :32]).std((0, 2, 3)) / states[:, :32].std((0, 2, 3)), np.max)
-    assert_within(off, {"u": 0.01, "v": 0.01, "T": 1e-4, "q": 1e-4})
     logarithm = states[:, 32:].log()
-    assert (space.scalars(logarithm) - logarithm).abs().max() < 1e-5
+    mapped = torch.cat([*space.winds(u, v), space.scalars(states[:, 16:32])], 1)
+    off = (mapped - states[:, :32]).std((0, 2, 3)) / states[:, :32].std((0, 2, 3))
+    change = (space.scalars(logarithm) - logarithm).abs().max()
+    found = by_group(torch.cat([off, change[None]]), np.max)
+    assert_within(found, {"u": 0.03, "v": 0.03, "T": 1e-4, "q": 1e-4, "ps": 1e-5})
 
 
 def test_a_forecast_follows_the_run_for_six_hours(starts):

@@ -70,8 +70,8 @@ class TriangularTruncation(nn.Module):
 
     def winds(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Eastward and northward wind (..., C, H, W)."""
-        north, south = _apply(self.wind, torch.cat([u, v], -2)).chunk(2, -2)
-        return north, south
+        east, north = _apply(self.wind, torch.cat([u, v], -2)).chunk(2, -2)
+        return east, north
 
 
 class Truncated(nn.Module):

@@ -45,7 +45,7 @@ class TriangularTruncation(nn.Module):
     def __init__(self, grid: Grid, truncation: int) -> None:
         super().__init__()
         weights = _gaussian_weights(grid)
-        if weights is None or truncation + 2 > grid.shape[0] or 2 * truncation > grid.shape[1] - 2:
+        if weights is None or not _fine(grid, truncation):
             raise GapzooError(
                 f"a grid of {grid.shape[0]} x {grid.shape[1]} points does not hold truncation "
                 f"{truncation}; it must be Gaussian with more than twice as many longitudes"
@@ -115,9 +115,16 @@ class Truncated(nn.Module):
 
 
 def truncated(world: World) -> Truncated | None:
-    """For worlds of a spectral model on its own grid; None for others."""
-    known = world.truncation is not None and _gaussian_weights(world.grid) is not None
-    return Truncated(world) if known else None
+    """For worlds of a spectral model on a Gaussian grid that holds its fields; None for others."""
+    if world.truncation is None or _gaussian_weights(world.grid) is None:
+        return None
+    return Truncated(world) if _fine(world.grid, world.truncation) else None
+
+
+def _fine(grid: Grid, truncation: int) -> bool:
+    """Whether the grid has the rows and columns that the harmonics need."""
+    height, width = grid.shape
+    return truncation + 2 <= height and 2 * truncation + 2 <= width
 
 
 def _gaussian_weights(grid: Grid) -> np.ndarray | None:

@@ -144,6 +144,8 @@ def test_worlds_of_no_spectral_model_or_of_another_grid_have_none():
     assert truncated(world) is not None
     assert truncated(dataclasses.replace(world, details={})) is None
     assert truncated(dataclasses.replace(world, grid=grid_of(H, W))) is None
+    coarse = dataclasses.replace(world, details={"arguments": {"truncation": H - 1}})
+    assert truncated(coarse) is None
 
 
 class Supported(GaussianDenoiser):

@@ -12,7 +12,7 @@ from gapzoo import checkpoint
 from gapzoo.core import GapzooError, nearest
 from gapzoo.core.world import World
 from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.prepare import adapt, data_of, module_of
+from gapzoo.prepare import adapt, data_of, module_of, parents_covariance
 from gapzoo.recipe import Recipe
 from gapzoo.training.devices import require_spreadable, strategy_of
 from gapzoo.training.module import TrainedModule
@@ -33,8 +33,10 @@ def examine(recipe: Recipe) -> Iterator[str]:
         data.dataset(period)
     world = data.world
     module = adapt(recipe, module_of(recipe, world, stand_in(recipe, world)), world)
-    if recipe.basis:
-        checkpoint.load(recipe.basis)
+    for named in filter(None, (recipe.basis, recipe.start)):
+        checkpoint.load(named)
+    if recipe.kind == "prior" and recipe.covariance == "parent":
+        parents_covariance(recipe, world)
     require_devices(recipe, module)
     processes = recipe.devices * recipe.num_nodes
     count = sum(p.numel() for p in module.live.parameters())

@@ -102,7 +102,10 @@ class Checkpoint:
             return RegressedErrors(basis, zonal, self.extras[f"error{hours}.gain"])
         if f"error{hours}" not in self.extras:
             known = sorted(k for k in self.extras if k.startswith("error"))
-            raise GapzooError(f"'{self.name}' has no error covariance at {hours} h, only {known}")
+            raise GapzooError(
+                f"'{self.name}' has no error covariance at {hours} h, only {known}; take one of "
+                "these, or where its recipe has that lead, 'gapzoo calibrate' it"
+            )
         return SpectralCovariance(self.extras[f"error{hours}"])
 
     @cached_property

@@ -250,13 +250,12 @@ def calibrate(
 def _errors(
     made: checkpoint.Checkpoint, data: ArchiveDataModule, recipe: Recipe
 ) -> dict[str, torch.Tensor]:
-    """Error statistics of a forecaster at its shortest and longest lead, in validation years."""
+    """Error statistics of a forecaster at the leads that it learned, in validation years."""
     positions = data.archive.indices(recipe.validate[0], recipe.validate[1])
     rows = positions[np.linspace(0, len(positions) - 1, ERROR_FORECASTS).astype(int)]
     prior = checkpoint.load(recipe.basis) if recipe.basis else None
     world, basis = (prior.world, prior.covariance) if prior else (data.world, None)
-    leads = sorted({min(recipe.hours), max(recipe.hours)})
-    return calibrate(made, Reader(data.archive, world), rows, basis, leads)
+    return calibrate(made, Reader(data.archive, world), rows, basis, sorted(set(recipe.hours)))
 
 
 def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path:
@@ -268,7 +267,8 @@ def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path
     recipe = load(folder / "recipe.yaml")
     recipe.basis = prior
     made.extras = _errors(made, data_of(recipe), recipe)
-    return checkpoint.save(output or folder, made, dump(recipe))
+    low = not recipe.lora_rank
+    return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)
 
 
 def read_run(run: Path) -> Recipe:

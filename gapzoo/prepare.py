@@ -22,7 +22,8 @@ from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import NETWORKS
-from gapzoo.recipe import Recipe, inherit, load
+from gapzoo.forecasters.diffcast import DiffCastNetwork
+from gapzoo.recipe import ARCHITECTURE, Recipe, inherit, load
 from gapzoo.training import Optimisation
 from gapzoo.training.adapt import carry, freeze, input_labels, low_rank
 from gapzoo.training.denoisers import ZooDenoiser
@@ -77,7 +78,7 @@ def covariance_of(
     if recipe.kind != "prior" or recipe.preconditioning == "scalar":
         return None
     if recipe.covariance == "parent":
-        return _parents_covariance(recipe, data.world)
+        return parents_covariance(recipe, data.world)
     tensors = _fit_covariance(recipe, data) if run is None else _kept(recipe, data, run)
     # as a checkpoint keeps it, so that training and its checkpoint agree to the bit
     return ZonalCovariance.from_tensors(tensors, data.world.shape)
@@ -117,7 +118,8 @@ def _read_covariance(path: Path, key: str) -> dict[str, torch.Tensor] | None:
     return None
 
 
-def _parents_covariance(recipe: Recipe, world: World) -> ZonalCovariance:
+def parents_covariance(recipe: Recipe, world: World) -> ZonalCovariance:
+    """That of ``start``; raises GapzooError where it has none of the world's channels and grid."""
     parent = checkpoint.load(recipe.start)
     if parent.covariance is None or parent.world.channels != world.channels:
         raise GapzooError(f"'{parent.name}' has no covariance of these channels; fit one")
@@ -215,8 +217,9 @@ def _carry(
     parent: checkpoint.Checkpoint, recipe: Recipe, module: TrainedModule, world: World
 ) -> None:
     wiener = recipe.kind == "prior" and recipe.preconditioning == "climatology"
-    theirs = input_labels(parent.world, "covariance.eigenvalues" in parent.extras)
-    inputs = (theirs, input_labels(world, wiener))
+    change = isinstance(parent.network, DiffCastNetwork)
+    theirs = input_labels(parent.world, "covariance.eigenvalues" in parent.extras, change)
+    inputs = (theirs, input_labels(world, wiener, change))
     outputs = (parent.world.channels.labels, world.channels.labels)
     try:
         carry(module.live, parent.network.state_dict(), inputs, outputs)
@@ -226,6 +229,9 @@ def _carry(
 
 def finetuning(start: str, path: Path, changes: list[str] | None = None) -> Recipe:
     """The recipe of fine-tuning a checkpoint; see :func:`gapzoo.recipe.inherit`."""
+    for key in (change.partition("=")[0] for change in changes or []):
+        if key in ARCHITECTURE:
+            raise GapzooError(f"'{key}' is the parent's, whose weights go on; leave it out")
     folder = checkpoint.find(start)
     parent = load(folder / "recipe.yaml")
     return inherit(load(path, [*(changes or []), f"start={start}"]), parent)

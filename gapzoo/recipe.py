@@ -85,9 +85,9 @@ class Recipe:
         lora_rank, lora_layers: rank of low-rank updates (0: none), and patterns of the weights
             that get one; the parent's are then frozen.
         thaw: patterns of parameters that are trained beside low-rank updates.
-        schedule, schedule_options: the noise schedule and its arguments.
-        noise_mean, noise_std: of the log-normal noise levels that training draws.
-        cond_dropout: share of samples trained without conditioning.
+        schedule, schedule_options: of a prior: the noise schedule and its arguments.
+        noise_mean, noise_std: of a prior: the log-normal noise levels that training draws.
+        cond_dropout: of a prior: share of samples trained without conditioning.
         devices, num_nodes, strategy, accelerator: as Lightning's Trainer takes them; strategies
             ``ddp`` (copies) and ``fsdp`` (spread weights). Together: ``trainer: {devices: 2}``.
         log_every: steps between rows of the logs.
@@ -179,6 +179,8 @@ class Recipe:
         for key, wanted in inherits.items():
             if wanted and not self.start:
                 raise GapzooError(f"recipe '{self.name}': '{key}' needs a checkpoint, 'start'")
+            if wanted and self.weights == "new" and key in ("freeze", "lora_rank"):
+                raise GapzooError(f"recipe '{self.name}': '{key}' needs 'weights: parent'")
 
 
 def inherit(recipe: Recipe, parent: Recipe) -> Recipe:

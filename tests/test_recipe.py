@@ -99,6 +99,11 @@ def test_what_is_written_out_reads_as_the_same(write):
         ("max_steps: 1\ncovariance: parent", [], ["'covariance: parent' needs a checkpoint"]),
         ("max_steps: 1\nfreeze: [a]", [], ["'freeze' needs a checkpoint", "'start'"]),
         ("max_steps: 1\nlora_rank: -1", [], ["lora_rank is -1"]),
+        (
+            "max_steps: 1\nlora_rank: 2\nstart: x\nweights: new",
+            [],
+            ["'lora_rank' needs 'weights: parent'"],
+        ),
         ("max_steps: 0", [], ["max_steps is 0", "positive"]),
         ("max_steps: 1", ["devices=0"], ["devices is 0", "positive"]),
         ("max_steps: 1", ["cond_dropout=1.5"], ["cond_dropout is 1.5"]),

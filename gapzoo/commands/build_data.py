@@ -51,6 +51,8 @@ def _by_recipe(args: argparse.Namespace) -> Any:
     name = values.get("name") or args.recipe.stem
     output = args.output or Path(values.get("output") or f"archives/{name}.zarr")
     arguments = {k: _absolute(k, v) for k, v in values.items() if k not in KEYS}
+    # A year alone is read as a number, which pandas would take for nanoseconds since 1970.
+    arguments |= {k: str(arguments[k]) for k in ("start", "end") if arguments.get(k) is not None}
     if "world" in _arguments(source) and "name" in values:
         arguments.setdefault("world", name)
     return Build(source, arguments, _shared(args, output), (str(train[0]), str(train[1])))

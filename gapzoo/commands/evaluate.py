@@ -132,16 +132,20 @@ def _truth(path: str, forecast: Any) -> tuple[Any, Any, Any]:
     except GapzooError:
         truth = _opened(path)
         land = next((d["land_sea_mask"] for d in (truth, forecast) if "land_sea_mask" in d), None)
-        return truth, None, None if land is None else land.values
+        return truth, None, land
     return _archive(archive, forecast)
 
 
 def _archive(archive: Any, forecast: Any) -> tuple[Any, Any, Any]:
     """An archive in the forecast's fields."""
+    import xarray as xr
+
     from gapzoo.data.view import as_dataset, mean_dataset
 
-    named = "land_sea_mask" in archive.attributes["static_channels"]
-    land = archive.static("land_sea_mask") if named else None
+    land, grid = None, archive.grid
+    if "land_sea_mask" in archive.attributes["static_channels"]:
+        axes = {"latitude": list(grid.latitude), "longitude": list(grid.longitude)}
+        land = xr.DataArray(archive.static("land_sea_mask"), axes, list(axes))
     channels, make = None, None
     if forecast.attrs.get("level_kind", archive.channels.level_kind) != archive.channels.level_kind:
         channels, make = _made(archive, forecast)
@@ -222,10 +226,10 @@ def _climatology(given: str | None, truth: Any, own: Any) -> Any:
 
 
 def _mask(truth: Any) -> Any:
-    """Where the truth is there; read as it is needed."""
+    """Where the truth is there; each time is read as it is needed."""
     import xarray as xr
 
-    return xr.apply_ufunc(lambda x: x == x, truth.chunk(), dask="allowed")
+    return xr.apply_ufunc(lambda x: x == x, truth.chunk({"time": 1}), dask="allowed")
 
 
 def _options(given: list[str] | None) -> dict[str, dict[str, Any]]:

@@ -33,7 +33,8 @@ def tune(args: argparse.Namespace) -> None:
 
     given = recipe.options(args.options)
     grid = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
-    found = rows.tune(protocol.load(args.protocol), Archive(args.archive), args.entry, grid)
+    wanted, archive = protocol.load(args.protocol), Archive(args.archive)
+    found = rows.tune(wanted, archive, args.entry, grid, folder=args.folder)
     for row in found["tried"]:
         CONSOLE.print(row)
     path = rows.save({**found, "entry": f"{args.entry}.tuned"}, args.folder)

@@ -81,7 +81,9 @@ def _reference(wanted: Any, world: Any, beside: Path) -> Any:
 
     archive = archive_of(wanted.reference)
     first, months = months_of(wanted.reference_period)
-    folder = beside / f"reference-{archive.hash}-{first:%Y%m}-{months}-{wanted.hours}h"
+    made = f"{archive.hash}-{first:%Y%m}-{months}-{wanted.hours}h"
+    # anomalies of the record are from the world's own climatology
+    folder = beside / f"reference-{made}-{world.details.get('data_hash', world.name)}"
     recorder = Recorder(folder, world, first, months, 1, wanted.hours)
     with progress("months of the reference", months) as advance:
         advance(recorder.done)

@@ -15,6 +15,8 @@ def train(args: argparse.Namespace) -> None:
     from gapzoo import fit, recipe
 
     if args.resume:
+        if args.recipe or args.run:
+            raise GapzooError("a run goes on by its own recipe; give --resume RUN alone")
         wanted, run = fit.read_run(args.resume), args.resume
     elif args.recipe:
         wanted = recipe.load(args.recipe, args.changes)

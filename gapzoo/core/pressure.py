@@ -71,7 +71,7 @@ def headline(states: States, world: World) -> tuple[States, tuple[str, ...]]:
         world: on sigma or on pressure levels.
 
     Returns:
-        Fields (..., 5, H, W), of the same kind and precision, and their labels.
+        Fields (..., 5, H, W), of the same kind; half precision as float32, and their labels.
 
     Raises:
         GapzooError: as ``to_pressure``.
@@ -89,7 +89,7 @@ def to_pressure(states: States, world: World, wanted: Sequence[str]) -> States:
             single-level channel of the world.
 
     Returns:
-        (..., len(wanted), H, W), of the same kind and precision.
+        (..., len(wanted), H, W), of the same kind; half precision as float32.
 
     Raises:
         GapzooError: where a label cannot be made from the world's channels, or the shape of the

@@ -146,11 +146,6 @@ class World:
         """K, channels of the conditioning."""
         return FORCING_INPUTS + len(self.forcing_channels) + STATIC_INPUTS
 
-    @property
-    def forcing_inputs(self) -> int:
-        """How many of the first conditioning channels are forcing, which dropout takes away."""
-        return FORCING_INPUTS + len(self.forcing_channels)
-
     def forcing_anomaly(self, fields: np.ndarray, times: pd.DatetimeIndex) -> np.ndarray:
         """Forcing fields (T, F, H, W) in SI units to anomalies from their climatology."""
         return fields - evaluate(self.forcing_climatology, times)

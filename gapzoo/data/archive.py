@@ -22,6 +22,7 @@ import pandas as pd
 import zarr
 
 from gapzoo.core import Channels, GapzooError, Grid, nearest
+from gapzoo.data.calendars import on_the_hour
 from gapzoo.data.reading import ShardReader
 
 SHARD = 120
@@ -63,9 +64,10 @@ def create(path: Path, spec: ArchiveSpec) -> None:
     """Lay out an empty archive; an existing one of the same spec is kept as it is.
 
     Raises:
-        GapzooError: where ``path`` holds another archive.
+        GapzooError: where ``path`` holds another archive, or a time is no whole hour.
     """
     attrs = _attributes(spec)
+    on_the_hour(spec.times)
     if (path / "zarr.json").exists():
         old = dict(zarr.open_group(path, mode="r").attrs)
         _refuse_other(path, old, attrs)
@@ -77,7 +79,7 @@ def create(path: Path, spec: ArchiveSpec) -> None:
         _series(root, name, (len(spec.times), channels, height, width), spec.shard)
     static = np.stack(list(spec.static.values())) if spec.static else np.zeros((0, height, width))
     _array(root, "static", static.astype(np.float32), _STATIC)
-    hours = np.asarray((spec.times - EPOCH) / pd.Timedelta(hours=1), np.int64)
+    hours = np.asarray((spec.times - EPOCH) // pd.Timedelta(hours=1), np.int64)
     units = {"units": f"hours since {EPOCH:%Y-%m-%d}", "calendar": "proleptic_gregorian"}
     _array(root, "time", hours, ("time",)).attrs.update(units)
     _array(root, "run", np.asarray(spec.runs, np.int32), ("time",))
@@ -91,6 +93,7 @@ def create(path: Path, spec: ArchiveSpec) -> None:
 
 
 _STATIC = ("static_channel", "latitude", "longitude")
+_ELSEWHERE = "give another place (--output; of the demo, --folder) or remove it"
 
 
 def _attributes(spec: ArchiveSpec) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def _refuse_other(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         if old.get(key) != value:
             raise GapzooError(
                 f"{path} holds another archive: its '{key}' is {old.get(key)!r}, not {value!r}; "
-                "give another --output or remove it"
+                f"{_ELSEWHERE}"
             )
 
 
@@ -124,8 +127,7 @@ def _refuse_moved(path: Path, spec: ArchiveSpec) -> None:
     same["shards"] = old.shard == spec.shard
     for name in (n for n, alike in same.items() if not alike):
         raise GapzooError(
-            f"{path} holds another archive: its {name} differ from those asked for; "
-            "give another --output or remove it"
+            f"{path} holds another archive: its {name} differ from those asked for; {_ELSEWHERE}"
         )
 
 
@@ -221,8 +223,10 @@ class Archive:
 
     @property
     def step(self) -> pd.Timedelta:
-        """Time between steps."""
-        return self.times[1] - self.times[0]
+        """The shortest time between steps: a calendar's gaps may stand anywhere."""
+        if len(self.times) < 2:
+            raise GapzooError(f"{self.path} has one step and so no time between steps; add another")
+        return pd.Timedelta((self.times[1:] - self.times[:-1]).min())
 
     @cached_property
     def shard(self) -> int:

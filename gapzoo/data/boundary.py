@@ -186,8 +186,10 @@ class Fields:
         return np.stack([one(times) for one in self.fields.values()], 1)
 
 
-def covers(period: Period, times: pd.DatetimeIndex, name: str) -> None:
-    """Refuse times outside a period, naming the first of them.
+def covers(
+    period: Period, times: pd.DatetimeIndex, name: str, fix: str = "take other dates"
+) -> None:
+    """Refuse times outside a period, naming the first of them and the ``fix``.
 
     Raises:
         GapzooError: for ``'NAME' is not known on DATE``.
@@ -196,8 +198,7 @@ def covers(period: Period, times: pd.DatetimeIndex, name: str) -> None:
     if len(outside):
         raise GapzooError(
             f"'{name}' is not known on {outside[0]:%Y-%m-%d %H:%M}; it covers "
-            f"{period[0]:%Y-%m-%d} to {period[1]:%Y-%m-%d}; take other dates, or let it be "
-            "'climatological', 'persisted' or 'damped'"
+            f"{period[0]:%Y-%m-%d} to {period[1]:%Y-%m-%d}; {fix}"
         )
 
 

@@ -33,6 +33,15 @@ class Segment:
     first: int
     last: int
 
+    def done(self, scratch: Path) -> int:
+        """The first shard that is still to be made, by the marker in ``scratch``."""
+        marker = self.marker(scratch)
+        return int(marker.read_text()) if marker.exists() else self.first
+
+    def marker(self, scratch: Path) -> Path:
+        """File that counts what is done; of these shards alone, however the work is parted."""
+        return scratch / f"segment-{self.first:04d}-{self.last:04d}.done"
+
 
 class Source(Protocol):
     """Anything that can fill an archive.
@@ -94,6 +103,7 @@ class Build:
         create(self.output, spec)
         scratch = self.output / ".build"
         scratch.mkdir(exist_ok=True)
+        _adopt(self.output, scratch, segments)
         threads = getattr(source, "threads", False)
         self._fill(segments, spec.shards, Workers(workers, cores, threads, scheduler), scratch)
         return self._finish()
@@ -132,14 +142,13 @@ def _bar() -> Progress:
 
 
 def _work(build: Build, segment: Segment, scratch: Path) -> None:
-    marker = _marker(scratch, segment)
-    if _read(marker) >= segment.last:
+    if segment.done(scratch) >= segment.last:
         return
     source: Source = SOURCES.build(build.source, **build.arguments)
     for shard, state, forcing in source.blocks(segment, scratch):
         _refuse_unphysical(build, shard, state)
         write_shard(build.output, shard, state, forcing)
-        replace_text(marker, str(shard + 1))
+        replace_text(segment.marker(scratch), str(shard + 1))
 
 
 def _refuse_unphysical(build: Build, shard: int, state: np.ndarray) -> None:
@@ -149,16 +158,21 @@ def _refuse_unphysical(build: Build, shard: int, state: np.ndarray) -> None:
         raise GapzooError(f"source '{build.source}' gave a value that is not finite at step {step}")
 
 
-def _marker(scratch: Path, segment: Segment) -> Path:
-    return scratch / f"segment-{segment.number:04d}.done"
-
-
-def _read(marker: Path) -> int:
-    return int(marker.read_text()) if marker.exists() else -1
+def _adopt(output: Path, scratch: Path, segments: list[Segment]) -> None:
+    """Rename markers that an earlier version named by number, where all they count is there."""
+    written = {int(file.parts[-4]) for file in (output / "state" / "c").glob("*/0/0/0")}
+    for segment in segments:
+        old = scratch / f"segment-{segment.number:04d}.done"
+        if not old.exists():
+            continue
+        done = min(int(old.read_text()), segment.last)
+        if done > segment.first and written.issuperset(range(segment.first, done)):
+            replace_text(segment.marker(scratch), str(done))
+        old.unlink()
 
 
 def _done(scratch: Path, segments: list[Segment]) -> int:
-    return sum(max(_read(_marker(scratch, s)) - s.first, 0) for s in segments)
+    return sum(s.done(scratch) - s.first for s in segments)
 
 
 def _raise_first(jobs: list[Any]) -> None:

@@ -183,7 +183,16 @@ def thinned(whole: Axis, hours: int | None) -> Axis:
         midnight = whole.times[0].normalize()
         since = np.asarray((whole.times - midnight) / pd.Timedelta(hours=1), float)
         rows = rows[np.isclose((since - since[0]) % hours, 0.0)]
-    step = whole.step if len(rows) > 1 else pd.Timedelta(hours=1)
-    if step % pd.Timedelta(hours=1):
-        raise GapzooError(f"a step of {step}; an archive's is of whole hours")
-    return Axis(whole.times[rows], whole.positions[rows], whole.runs[rows], whole.calendar)
+    times = on_the_hour(whole.times[rows])
+    return Axis(times, whole.positions[rows], whole.runs[rows], whole.calendar)
+
+
+def on_the_hour(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """The times; raises GapzooError naming those that are no whole hours, as an archive's are."""
+    off = times[times != times.floor("h")]
+    if len(off):
+        raise GapzooError(
+            f"times off the hour: {_named(off)}; an archive's are whole hours: thin the steps by "
+            "'hours', or give 'times', a date for each"
+        )
+    return times

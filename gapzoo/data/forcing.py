@@ -27,6 +27,8 @@ from gapzoo.data.boundary import SOLAR, Period, Solar, between, covers, days_of
 
 Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
 """Times (T,) to forcing anomalies (T, F, H, W) in SI units."""
+FIX = "take other dates, or 'sst: climatology' in the recipe"
+"""The one variant that is known at all times wherever a run starts."""
 
 
 def require(forcing: Forcing | None, start: pd.Timestamp, end: pd.Timestamp) -> None:
@@ -40,7 +42,7 @@ def require(forcing: Forcing | None, start: pd.Timestamp, end: pd.Timestamp) -> 
     period = getattr(forcing, "period", None)
     if period is not None:
         names = getattr(forcing, "name", "forcing")
-        covers(period, pd.DatetimeIndex([start, end]), names)
+        covers(period, pd.DatetimeIndex([start, end]), names, FIX)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Variant:
     def __call__(self, times: pd.DatetimeIndex) -> np.ndarray:
         """(T, F, H, W) anomalies, SI units; raises GapzooError outside the period."""
         if self.period is not None:
-            covers(self.period, times, self.name)
+            covers(self.period, times, self.name, FIX)
         anomaly = np.array(self.slow(times), np.float32)
         if SOLAR in self.world.forcing_channels:
             at = self.world.forcing_channels.index(SOLAR)

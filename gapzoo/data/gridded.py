@@ -199,9 +199,7 @@ class GriddedSource:
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Read the shards of a segment that are not marked as done."""
         size = self.spec().shard
-        marker = scratch / f"segment-{segment.number:04d}.done"
-        first = int(marker.read_text()) if marker.exists() else segment.first
-        for shard in range(first, segment.last):
+        for shard in range(segment.done(scratch), segment.last):
             here = slice(shard * size, (shard + 1) * size)
             positions = self.axis.positions[here]
             state = np.concatenate([field.read(positions) for field in self.fields], 1)

@@ -50,7 +50,7 @@ def world_of(archive: Archive, variables: Sequence[str] | None = None) -> World:
         forcing_channels=tuple(archive.forcing_channels),
         forcing_climatology=archive.array("forcing_climatology"),
         forcing_std=archive.array("forcing_std"),
-        static=np.stack([archive.static(n) for n in names]),
+        static=archive.array("static"),
         static_channels=tuple(names),
         details={**details, "data_hash": archive.hash},
     )

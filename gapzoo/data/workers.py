@@ -42,13 +42,20 @@ class Workers:
             with _dask(self.scheduler) as pool:
                 yield pool
             return
-        cores = self.cores or sorted(os.sched_getaffinity(0))
+        cores = self.cores or _cores()
         count = min(self.count or len(cores), jobs)
         pool = ThreadPoolExecutor(count) if self.threads else _processes(count, cores)
         try:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> list[int]:
+    """Cores that this process may use; all there are where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _processes(count: int, cores: list[int]) -> ProcessPoolExecutor:
@@ -60,9 +67,12 @@ def _processes(count: int, cores: list[int]) -> ProcessPoolExecutor:
 
 
 def _pin(queue: Any) -> None:
-    """Give this process one core of its own and one thread."""
-    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS="--xla_cpu_multi_thread_eigen=false")
-    os.sched_setaffinity(0, {queue.get()})
+    """Give this process one thread, and one core of its own where the system can."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS=flags.strip())
+    core = queue.get()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
 
 
 class _ComputedHere:

@@ -11,6 +11,7 @@ What is read at a time is some steps of one variable; for edges, one calendar mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from gapzoo.core import GapzooError, Grid
 from gapzoo.core.climatology import harmonics
 from gapzoo.evaluators.align import at_times
 from gapzoo.evaluators.regions import region_weights
-from gapzoo.evaluators.standard import standard, with_own_levels
+from gapzoo.evaluators.standard import require_reference, standard, with_own_levels
 
 HARMONICS = 4
 TERCILES = (1 / 3, 2 / 3)
@@ -110,6 +111,7 @@ def index(
     kept = series.sel(time=slice(start, end))
     basis = harmonics(pd.DatetimeIndex(kept["time"].values), HARMONICS)
     known = np.isfinite(kept.values)
+    _require_determined(basis[known].T @ basis[known], region, HARMONICS)
     beta = np.linalg.lstsq(basis[known], kept.values[known], rcond=None)[0]
     anomaly = series - harmonics(pd.DatetimeIndex(series["time"].values), HARMONICS) @ beta
     return anomaly.resample(time="MS").mean() if monthly else anomaly
@@ -148,15 +150,20 @@ def _fit(field: xr.DataArray, count: int, progress: Progress | None) -> xr.DataA
         right = right + np.tensordot(basis.T, part.values.astype(np.float64), 1)
         if progress is not None:
             progress(len(basis))
-    if np.linalg.cond(normal) > 1e10:
-        raise GapzooError(
-            f"{field.name}: the period's days do not determine {count} harmonics of the year; "
-            "give whole years"
-        )
+    _require_determined(normal, field.name, count)
     solved = np.tensordot(np.linalg.inv(normal), right, 1)
     dims = ("harmonic", *(d for d in part.dims if d != "time"))
     coords = {d: part[d] for d in dims[1:]}
     return xr.DataArray(solved.astype(np.float32), coords, dims, attrs=field.attrs)
+
+
+def _require_determined(normal: np.ndarray, name: Any, count: int) -> None:
+    """Refuse a fit of harmonics whose normal matrix is as good as singular."""
+    if np.linalg.cond(normal) > 1e10:
+        raise GapzooError(
+            f"{name}: the period's days do not determine {count} harmonics of the year; "
+            "give whole years"
+        )
 
 
 def _quantiles(
@@ -171,6 +178,7 @@ def _quantiles(
     times = part["time"].values
     if len(times) < 2:
         raise GapzooError(f"{field.name}: fewer than two steps of month {month}; take more years")
+    require_reference(f"climatology of {field.name}", climatology, part)
     if "level" in part.dims and "level" in climatology.dims:
         climatology = climatology.sel(level=part["level"].values, method="nearest")
     values = part.drop_vars("time") - at_times(climatology, times).drop_vars(

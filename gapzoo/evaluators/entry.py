@@ -20,7 +20,15 @@ from gapzoo.evaluators import EVALUATORS
 from gapzoo.evaluators.align import ALIASES, LEAD, Block, Columns, Pairs
 from gapzoo.evaluators.base import Evaluator
 from gapzoo.evaluators.regions import region_weights
-from gapzoo.evaluators.standard import common_grid, level_kind, shared, standard, with_own_levels
+from gapzoo.evaluators.standard import (
+    common_grid,
+    land_on,
+    level_kind,
+    require_reference,
+    shared,
+    standard,
+    with_own_levels,
+)
 from gapzoo.evaluators.tally import Tally
 
 __all__ = ["ALIASES", "evaluate"]
@@ -59,7 +67,8 @@ def evaluate(
         index: (time,) series of a climate mode such as Nino3.4, for enso_*; a value holds until
             the next one.
         mask: True where the truth counts, in the truth's dimensions or fewer.
-        regions: names for ``region_weights``; ``land`` is the land fraction they may need.
+        regions: names for ``region_weights``; ``land`` is the land fraction they may need: a
+            DataArray with its own coordinates, or (H, W) latitude and longitude ascending.
         seasons: of the valid times, such as ``all``, ``DJF``, ``JJAS``; None has no such axis.
         options: arguments of metrics by name, as ``{"crps": {"estimator": "biased"}}``.
         progress: called with the number of blocks done, and of all.
@@ -116,7 +125,7 @@ def tallied(
     """
     forecast, truth = standard(forecast, lead=True), standard(truth)
     grid = common_grid(forecast, truth)
-    weights = {name: region_weights(name, grid, land) for name in regions}
+    weights = {name: region_weights(name, grid, land_on(grid, land)) for name in regions}
     work = _work(forecast, truth, needed, None if mask is None else standard(mask, whole=False))
     tallies = {
         name: {
@@ -173,15 +182,14 @@ def _work(
 ) -> dict[str, tuple[Pairs | Columns, list[str]]]:
     """What is scored, by name, with which metrics."""
     pairs: dict[str, Pairs] = {}
+    given = {"climatology": needed.climatology, "edges": needed.edges, "mask": mask}
     for name in shared(forecast, truth):
-        pairs[name] = Pairs(
-            with_own_levels(forecast, name),
-            truth[name],
-            climatology=_of(needed.climatology, name),
-            edges=_of(needed.edges, name),
-            mask=_of(mask, name),
-            index=needed.index,
-        )
+        own = with_own_levels(forecast, name)
+        fields = {what: _of(data, name) for what, data in given.items()}
+        for what, field in fields.items():
+            if field is not None:
+                require_reference(f"{what} of {name}", field, own)
+        pairs[name] = Pairs(own, truth[name], index=needed.index, **fields)
     found: dict[str, tuple[Pairs | Columns, list[str]]] = {}
     if single := needed.columns(False):
         found |= {name: (p, single) for name, p in pairs.items()}

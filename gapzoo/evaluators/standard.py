@@ -5,6 +5,7 @@ Nothing is read and nothing interpolated; what does not fit is refused.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -109,22 +110,50 @@ def with_own_levels(data: xr.Dataset, name: str) -> xr.DataArray:
 def _require_levels(forecast: xr.DataArray, truth: xr.DataArray) -> None:
     if ("level" in forecast.dims) != ("level" in truth.dims):
         raise GapzooError(f"{forecast.name}: only one of forecast and truth has levels; select one")
-    if "level" not in forecast.dims:
-        return
-    there = truth["level"].values.astype(float)
-    wanted = forecast["level"].values.tolist()
-    lost = [x for x in wanted if not np.isclose(there, x, rtol=TOLERANCE).any()]
-    if lost:
-        raise GapzooError(f"{forecast.name}: the truth has no level {sorted(lost)}; select others")
+    if "level" in forecast.dims and (lost := _lost(forecast, truth)):
+        raise GapzooError(f"{forecast.name}: the truth has no level {lost}; select others")
+
+
+def _lost(forecast: xr.DataArray, other: xr.DataArray) -> list[float]:
+    """Levels of the forecast that another field has not."""
+    there = other["level"].values.astype(float)
+    wanted = sorted(forecast["level"].values.tolist())
+    return [x for x in wanted if not np.isclose(there, x, rtol=TOLERANCE).any()]
+
+
+def require_reference(what: str, reference: xr.DataArray, forecast: xr.DataArray) -> None:
+    """Refuse a climatology, edges or a mask of other levels or another grid than a forecast's."""
+    both = [name for name in ("latitude", "longitude") if name in reference.coords]
+    for name in both:
+        mine, own = forecast[name].values, reference[name].values
+        if mine.shape != own.shape or not np.allclose(mine, own, atol=1e-3):
+            raise GapzooError(f"{what}: other {name}s than the forecast's; regrid one to the other")
+    levelled = "level" in forecast.dims and "level" in reference.dims
+    if levelled and (lost := _lost(forecast, reference)):
+        raise GapzooError(f"{what}: no level {lost} of the forecast; select others")
+
+
+def land_on(grid: Grid, land: Any) -> Any:
+    """A land fraction that may bring its own coordinates, (H, W) on the grid of the scores."""
+    if not isinstance(land, xr.DataArray):
+        return land
+    own = standard(land.isel({d: 0 for d in land.dims if d not in ("latitude", "longitude")}))
+    if not Grid(tuple(own["latitude"].values), tuple(own["longitude"].values)).matches(grid):
+        raise GapzooError(f"the land mask has another grid than {grid.shape}; regrid it")
+    return own.transpose("latitude", "longitude").values
 
 
 def _require_units(forecast: xr.DataArray, truth: xr.DataArray) -> None:
     first, second = (d.attrs.get("units") for d in (forecast, truth))
-    if first is not None and second is not None and _plain(first) != _plain(second):
+    if first is not None and second is not None and plain_units(first) != plain_units(second):
         raise GapzooError(
             f"{forecast.name}: the forecast is in {first}, the truth in {second}; convert one"
         )
 
 
-def _plain(units: str) -> str:
-    return "".join(ch for ch in str(units) if ch not in " *^.")
+def plain_units(units: str) -> str:
+    """``m/s``, ``m s**-1`` and ``m s-1`` as one."""
+    text = str(units).translate(str.maketrans("*^.", "   "))
+    for per in ("s", "kg"):
+        text = re.sub(rf"/\s*{per}\b", f" {per}-1", text)
+    return "".join(text.split())

@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from gapzoo.core import MemberGenerator
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core.climatology import evaluate
 from gapzoo.core.world import World
 from gapzoo.forecasters.base import Forecaster
+
+SAME_SEA = 1e-3
+"""Coefficients by which two climatologies of the forcing may differ and count as the same."""
 
 
 class Abroad(Forecaster):
@@ -25,6 +29,14 @@ class Abroad(Forecaster):
         super().__init__(world)
         self.home, self.stochastic = forecaster, forecaster.stochastic
         world.require(forecaster.world, "a forecaster")
+        home = forecaster.world
+        if world.forcing_channels != home.forcing_channels:
+            raise GapzooError(
+                f"a forecaster takes the forcing {home.forcing_channels}, {world.name} has "
+                f"{world.forcing_channels}; take one that was trained on the same"
+            )
+        apart = np.subtract(world.forcing_climatology, home.forcing_climatology, dtype=np.float64)
+        self._apart = apart if np.abs(apart).max(initial=0.0) > SAME_SEA else None
 
     def step(
         self,
@@ -36,7 +48,8 @@ class Abroad(Forecaster):
     ) -> Tensor:
         """See Forecaster."""
         self.check(state, hours)
-        found = self.home.step(self._in(state, time), time, hours, forcing, generator)
+        inside = self._in(state, time)
+        found = self.home.step(inside, time, hours, self._sea(forcing, time), generator)
         return self._out(found, time, hours)
 
     def steps(
@@ -49,8 +62,16 @@ class Abroad(Forecaster):
     ) -> list[Tensor]:
         """See Forecaster."""
         inside = [self._in(state, time) for state, time in zip(states, times, strict=True)]
-        found = self.home.steps(inside, times, hours, forcings, generators)
+        seas = [self._sea(one, time) for one, time in zip(forcings, times, strict=True)]
+        found = self.home.steps(inside, times, hours, seas, generators)
         return [self._out(state, time, hours) for state, time in zip(found, times, strict=True)]
+
+    def _sea(self, forcing: np.ndarray | None, time: pd.Timestamp) -> np.ndarray | None:
+        """Anomalies (F, H, W) from this world's climatology as those from the forecaster's."""
+        if self._apart is None:
+            return forcing
+        apart = evaluate(self._apart, pd.DatetimeIndex([time]))[0]
+        return (apart if forcing is None else forcing + apart).astype(np.float32)
 
     def _in(self, state: Tensor, time: pd.Timestamp) -> Tensor:
         then = pd.DatetimeIndex([time])

@@ -38,7 +38,13 @@ class Speedy(Forecaster):
         wanted = self.model.channels.labels[: self.model.prognostic]
         if world.channels.labels[: len(wanted)] != wanted:
             raise GapzooError(f"SPEEDY needs the channels {wanted[0]} ... {wanted[-1]} first")
-        self._kept = [self.model.channels.index(channel) for channel in world.channels]
+        made = self.model.channels
+        for label in (x for x in world.channels.labels if x not in made.labels):
+            raise GapzooError(
+                f"SPEEDY in frames of {hours} h has no '{label}'; take frames of another length "
+                "('hours') or a world without it"
+            )
+        self._kept = [made.index(channel) for channel in world.channels]
 
     def step(
         self,
@@ -58,6 +64,6 @@ class Speedy(Forecaster):
         if forcing is not None:
             sst = sst + forcing[:1]
         start = pd.DatetimeIndex([time])
-        physical = self.world.denormalise(state[None], start)[0].double().cpu().numpy()
+        physical = self.world.denormalise(state[None], start)[0].detach().double().cpu().numpy()
         ends = np.ascontiguousarray(self.model.carry(physical, time, sst)[:, self._kept])
         return self.world.normalise(torch.from_numpy(ends)[None], times[-1:])[0].to(state)

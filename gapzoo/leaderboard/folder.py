@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator, nearest
 from gapzoo.evaluators.entry import ALIASES
+from gapzoo.evaluators.standard import plain_units
 from gapzoo.leaderboard.entries import FOLDER_ENTRY
 from gapzoo.leaderboard.forecasts import FORECASTS, ForecastMethod
 from gapzoo.leaderboard.methods import Setting
@@ -140,7 +141,7 @@ class FolderForecast(ForecastMethod):
                 )
             field = store[channel.variable]
             units = field.attrs.get("units", channel.units)
-            if _plain(units) != _plain(channel.units):
+            if plain_units(units) != plain_units(channel.units):
                 raise GapzooError(
                     f"{file}: '{channel.variable}' is in {units}, not {channel.units}; convert it"
                 )
@@ -201,14 +202,6 @@ def _standard(data: xr.Dataset, file: Path, ascending: bool) -> xr.Dataset:
 def _level_at(field: xr.DataArray, level: float) -> int | None:
     found = np.flatnonzero(np.isclose(np.asarray(field["level"], float), level, rtol=1e-4))
     return int(found[0]) if len(found) else None
-
-
-def _plain(units: str) -> str:
-    """``m/s``, ``m s**-1`` and ``m s-1`` as one."""
-    text = str(units).replace("**", "").replace("^", "").strip()
-    for per in ("s", "kg"):
-        text = text.replace(f"/{per}", f" {per}-1")
-    return " ".join(text.split())
 
 
 def _hash(files: list[Path]) -> str:

@@ -5,8 +5,10 @@ With d_b = y - H x_b and d_a = y - H x_a of the ensemble means, s^2 the ensemble
 
     <d^2> = <s^2 + r^2>,        <d_a d_b> = <r^2>  (Desroziers et al. 2005, for the background)
 
-for observations that the analysis has not seen. Withheld ones are that for the analysis, too; their
-CRPS is that of the Gaussian N(H x, s^2 + r^2).
+for observations that x_b (or x_a) has not seen, as withheld ones are for the analysis; their CRPS
+is that of the Gaussian N(H x, s^2 + r^2). Of those that it was made from, an optimal analysis has
+
+    <d_a^2> = <r^2 - s_a^2>.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ def departures(
     time: pd.Timestamp,
     members: Tensor,
     other: Tensor | None = None,
+    fitted: bool = False,
 ) -> np.ndarray:
     """(7, C) sums over observations by channel, in the order of ``NAMES``.
 
@@ -43,6 +46,7 @@ def departures(
         time: valid time.
         members: (M, C, H, W) normalised: what is compared.
         other: (M, C, H, W) normalised: whose departures enter ``crossed``.
+        fitted: the members were made from these observations.
     """
     scaled, offset = operator.scaled(world.mean(pd.DatetimeIndex([time]))[0], world.std)
     seen, left = scaled(members).double(), (y - offset).double()
@@ -50,13 +54,20 @@ def departures(
     s2 = seen.var(0) * (count + 1) / count if count > 1 else torch.zeros_like(d)
     crossed = d if other is None else left - scaled(other).double().mean(0)
     crps = gaussian_crps(torch.zeros_like(d), (s2 + r2).sqrt(), d)
-    rows = (torch.ones_like(d), d, d**2, s2 + r2, r2, d * crossed, crps)
+    wide = (r2 - s2).clamp(min=0) if fitted else s2 + r2
+    rows = (torch.ones_like(d), d, d**2, wide, r2, d * crossed, crps)
     size, channel = len(world.channels), operator.channel.numpy()
     return np.stack([np.bincount(channel, row.numpy(), minlength=size) for row in rows])
 
 
-def summary(world: World, sums: np.ndarray) -> dict[str, Any]:
-    """Means by channel, SI units, and one ratio of what is expected over what is found."""
+def summary(world: World, sums: np.ndarray, fitted: bool = False) -> dict[str, Any]:
+    """Means by channel, SI units, and one ratio of what is expected over what is found.
+
+    Args:
+        world: of the channels.
+        sums: see ``departures``.
+        fitted: as there; what holds of unseen observations alone is then left out.
+    """
     found = dict(zip(NAMES, sums / np.maximum(sums[0], 1), strict=True))
     rms = np.sqrt(found["square"])
     values = {
@@ -67,6 +78,8 @@ def summary(world: World, sums: np.ndarray) -> dict[str, Any]:
         "diagnosed_error": np.sqrt(np.maximum(found["crossed"], 0)),
         "crps": found["crps"],
     }
+    unseen = ("diagnosed_error", "crps") if fitted else ()
+    values = {name: value for name, value in values.items() if name not in unseen}
     labels = world.channels.labels
     seen = np.flatnonzero(sums[0])
     each = {n: {labels[c]: float(f"{v[c]:.4g}") for c in seen} for n, v in values.items()}

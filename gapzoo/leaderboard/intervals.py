@@ -1,10 +1,10 @@
 """Which ranks are real: intervals of a row's scores, paired differences of two rows.
 
 Both are by block bootstrap over initial times (gapzoo.evaluators.significance), from the statistics
-that a row keeps of every case. A block holds the initial times of ``DECORRELATION`` hours, within
-which scores are alike; with fewer than ``LEAST_BLOCKS`` blocks there is no interval, since what is
-drawn from a handful of values is too narrow. Draws are of one seed, so that numbers are the same
-every time.
+that a row keeps of every case. A block holds the initial times of ``DECORRELATION``
+(gapzoo.evaluators.paired), within which scores are alike; with fewer than ``LEAST_BLOCKS`` blocks
+there is no interval, since what is drawn from a handful of values is too narrow. Draws are of one
+seed, so that numbers are the same every time.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import torch
 
 from gapzoo.evaluators import EVALUATORS
 from gapzoo.evaluators.base import Evaluator, Sums
+from gapzoo.evaluators.paired import LEAST_BLOCKS, most_within
 from gapzoo.evaluators.significance import compare, interval
 
-DECORRELATION = 120
-LEAST_BLOCKS = 5
 LEVEL = 0.95
 TERMS = {
     "crps": ("crps",),
@@ -48,10 +47,8 @@ class Contrast:
 
 
 def block(row: dict[str, Any]) -> int:
-    """Initial times in a block: the most that lie within ``DECORRELATION`` hours."""
-    times = pd.DatetimeIndex(sorted(row.get("initial_times", [])))
-    ends = times.searchsorted(times + pd.Timedelta(hours=DECORRELATION))
-    return int(max(ends - np.arange(len(times)), default=1))
+    """Initial times in a block: the most that lie within ``DECORRELATION``."""
+    return most_within(pd.DatetimeIndex(row.get("initial_times", [])))
 
 
 def testable(row: dict[str, Any]) -> bool:
@@ -101,10 +98,12 @@ def all_contrasts(
     row: dict[str, Any], reference: dict[str, Any], metric: str, labels: Sequence[str]
 ) -> dict[str, dict[str, Contrast]]:
     """The same of several labels at once, by label and setting."""
-    keys, first = _sums(row, metric, labels)
-    others, second = _sums(reference, metric, labels)
-    if not keys or keys != others:
+    (mine, first), (theirs, second) = (_sums(r, metric, labels) for r in (row, reference))
+    keys = [key for key in mine if key in theirs]
+    if not keys:
         return {}
+    first = {n: x[:, [mine.index(k) for k in keys]] for n, x in first.items()}
+    second = {n: x[:, [theirs.index(k) for k in keys]] for n, x in second.items()}
     found = compare(
         _metric(metric), first, second, block=block(row), generator=_draws(), level=LEVEL
     )

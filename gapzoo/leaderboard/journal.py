@@ -65,18 +65,19 @@ class Journal:
 
         Args:
             key: of the case, unlike all others of the run; a file's name.
-            make: draws and scores it.
+            make: draws and scores it; what was made before in parts brings their ``cost`` (wall
+                and CPU seconds) and ``commit`` itself.
         """
         found = self._read(key)
         if found is None:
             started, cpu = time.monotonic(), time.process_time()
             found = dict(make())
-            found["cost"] = np.array([time.monotonic() - started, time.process_time() - cpu])
-            found["commit"] = np.array(self._commit)
+            spent = np.array([time.monotonic() - started, time.process_time() - cpu])
+            found = {"cost": spent, "commit": np.array(self._commit), **found}
             self._write(key, found)
         self.wall, self.cpu = self.wall + found["cost"][0], self.cpu + found["cost"][1]
         self.scoring += sum(float(v) for k, v in found.items() if k.endswith("seconds"))
-        self.commits = list(dict.fromkeys([*self.commits, str(found["commit"])]))
+        self.commits = list(dict.fromkeys([*self.commits, *str(found["commit"]).split(", ")]))
         if self.progress:
             self.progress(1)
         return found

@@ -173,7 +173,7 @@ class OptimalInterpolationMethod(Method):
         setting: what it may use.
         samples: states of the training years that the covariance is taken from.
         tuned: result of ``gapzoo leaderboard tune``: options by density.
-        options: of ``OptimalInterpolation``, for every density.
+        options: of ``OptimalInterpolation``, for every density, before what was tuned.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class OptimalInterpolationMethod(Method):
         super().prepare(network)
         world = self.setting.world
         tuned = self.tuned.get(f"{network.fraction:g}", {})
-        options = {**self.options, **{k: v for k, v in tuned.items() if k != "samples"}}
+        options = {**{k: v for k, v in tuned.items() if k != "samples"}, **self.options}
         baseline = OptimalInterpolation(self._sample, world.grid, world.channels, **options)
         self._seen = network.stations.scaled(0.0, world.std)[0]
         self._gain = baseline.network(self._seen, network.errors).gain

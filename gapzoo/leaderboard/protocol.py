@@ -100,6 +100,11 @@ class Protocol:
             raise GapzooError(
                 f"protocol '{self.name}' is for {self.world}, the archive is {world.name}"
             )
+        if self.hours % world.hours:
+            raise GapzooError(
+                f"protocol '{self.name}' has steps of {self.hours} h, {archive.path} of "
+                f"{world.hours} h; build the archive with steps that divide the protocol's"
+            )
         every = archive.indices(self.period[0], self.period[1])
         ahead = ahead_hours // world.hours
         every = every[every + ahead < len(archive.times)]

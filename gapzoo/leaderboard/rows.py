@@ -7,6 +7,7 @@ into provenance lies beside the scores, and ``run`` adds the rest. This is the f
     protocol, protocol_hash, settings, archive_hash, members, cases, seed, estimator
                             what rows of one table share, see ``refuse_unlike``
     initial_times           of the cases, ISO to the hour; intervals need them
+    analyses_sha256         weights that made the initial ensembles, where analyses are
     command, device, date, git commit, versions, and what the method says of itself
     wall_seconds, cpu_seconds, scoring_seconds      of all cases; scoring is part of the others
     grid                    latitude, longitude, land (packed): what maps are drawn on
@@ -62,6 +63,8 @@ from gapzoo.leaderboard.scores import packed
 FOLDER = Path("evaluation/leaderboard")
 FORMAT = 2
 """Of rows: 2 has scores by case, spectra and maps; rows without a number are of the first."""
+STARTS = ("initial_times", "analyses_sha256")
+"""What comparable rows began from, as far as they say."""
 
 
 def run(
@@ -130,15 +133,27 @@ def store(
         folder: of the rows; cases that are done wait in ``.cases`` below it.
         name: of the row, where an entry has several.
     """
-    known: dict[str, Any] = {"protocol": protocol.hash, "archive": archive.hash, "entry": entry}
-    known |= {"options": options, "name": f"{protocol.name}.{name or entry}"}
-    journal = Journal(folder / ".cases", known)
+    journal = _journal(protocol, archive, entry, options, folder, name or entry)
     row = run(protocol, archive, entry, options, journal)
     if name and name != entry:
         row["command"] += f" --name {shlex.quote(name)}"
     path = save({"name": name or entry, **row}, folder, name)
     journal.clear()
     return path
+
+
+def _journal(
+    protocol: Protocol,
+    archive: Archive,
+    entry: str,
+    options: dict[str, Any],
+    folder: Path | None,
+    name: str,
+) -> Journal:
+    """Of one run; it keeps nothing without a folder."""
+    known: dict[str, Any] = {"protocol": protocol.hash, "archive": archive.hash, "entry": entry}
+    known |= {"options": options, "name": f"{protocol.name}.{name}"}
+    return Journal(None if folder is None else folder / ".cases", known)
 
 
 def _parts(protocol: Protocol) -> int:
@@ -226,8 +241,7 @@ def protocols(folder: Path = FOLDER) -> list[str]:
 
 def refuse_unlike(first: dict[str, Any], second: dict[str, Any]) -> None:
     """Raise GapzooError where two rows of a protocol are not comparable, naming the setting."""
-    alike = all(first[k] == second[k] for k in ("protocol_hash", "archive_hash"))
-    if alike and first.get("initial_times") == second.get("initial_times"):
+    if all(first.get(k) == second.get(k) for k in ("protocol_hash", "archive_hash", *STARTS)):
         return
     names = label(first), label(second)
     for key, (a, b) in _settings(first, second).items():
@@ -244,7 +258,7 @@ def _settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[
     known = {f.name for f in dataclasses.fields(Protocol)} - {"description"}
     keys = [k for k in sorted(known) if all(k in row for row in both)]
     keys += ["archive_hash", "protocol_hash"]
-    keys += ["initial_times"] if all("initial_times" in row for row in both) else []
+    keys += [key for key in STARTS if all(key in row for row in both)]
     return {key: (both[0][key], both[1][key]) for key in keys}
 
 
@@ -266,8 +280,11 @@ def tune(
     entry: str,
     grid: dict[str, list[Any]],
     metric: str = "crps",
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Run an entry for every combination of options and keep the best of each setting.
+
+    One that was killed goes on with its first open case.
 
     Args:
         protocol: in the validation years.
@@ -275,15 +292,19 @@ def tune(
         entry: a method.
         grid: values to try, by option.
         metric: the smaller the better.
+        folder: cases that are done wait in ``.cases`` below it; they are not kept where None.
 
     Returns:
         ``best`` options by setting (density, lead), and ``tried``: options and values of all.
     """
-    names, tried = list(grid), []
+    tried, journals = [], []
     for values in itertools.product(*grid.values()):
-        options = dict(zip(names, values, strict=True))
-        scores = run(protocol, archive, entry, dict(options))["scores"]
+        options = dict(zip(grid, values, strict=True))
+        journals.append(_journal(protocol, archive, entry, options, folder, "tune"))
+        scores = run(protocol, archive, entry, dict(options), journals[-1])["scores"]
         tried.append({"options": options, metric: {k: v[metric] for k, v in scores.items()}})
+    for journal in journals:
+        journal.clear()
     settings = tried[0][metric]
     best = {s: _least(tried, metric, s) for s in settings}
     return {"entry": entry, "protocol": protocol.name, "best": best, "tried": tried, **versions()}

@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gapzoo.core import Channel
 from gapzoo.core.pressure import HEADLINE, to_pressure
 from gapzoo.core.world import World
 from gapzoo.evaluators.crps import Estimator, ensemble_crps
@@ -78,11 +77,6 @@ def statistics(
         found |= _maps(fields, target, [labels.index(n) for n in MAPPED if n in labels])
     found["seconds"] = np.array(clock.process_time() - started)
     return found
-
-
-def units_of(label: str) -> str:
-    """SI units of a channel or headline field."""
-    return Channel.parse(label).units
 
 
 def _group(world: World, group: str, x: Tensor, y: Tensor, estimator: Estimator) -> Arrays:

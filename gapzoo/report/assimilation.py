@@ -60,13 +60,18 @@ _DEPARTURES = ("bias b", "rms b", "expected b", "rms a", "expected a")
 
 
 def _departures(used: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """By variable, over the error: y - H(x) of background (b) and analysis (a), and expected."""
+    """By variable, over the error: y - H(x) of background (b) and analysis (a), and expected.
+
+    An optimal analysis is nearer to what it was made from than their error, by its own variance
+    (see ``gapzoo.leaderboard.innovations``).
+    """
     rows: list[tuple[Any, ...]] = []
     for name, group in used.groupby("variable"):
         row: list[Any] = [name, len(group)]
         for kind in ("background", "analysis"):
             d = (group["value"] - group[kind]) / group["error"]
-            wide = 1 + (group[f"{kind}_spread"] / group["error"]) ** 2
+            share = (group[f"{kind}_spread"] / group["error"]) ** 2
+            wide = 1 + share if kind == "background" else (1 - share).clip(lower=0)
             row += [float(d.mean())] if kind == "background" else []
             row += [float(np.sqrt((d**2).mean())), float(np.sqrt(wide.mean()))]
         rows.append(tuple(row))

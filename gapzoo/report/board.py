@@ -19,7 +19,7 @@ from gapzoo.leaderboard import intervals, metrics
 from gapzoo.leaderboard.metrics import FIELD, Metric
 from gapzoo.leaderboard.metrics import is_score as _is
 from gapzoo.leaderboard.rows import FOLDER, protocols, rows
-from gapzoo.leaderboard.tables import Ranking, heads, is_number, row_name
+from gapzoo.leaderboard.tables import Ranking, heads, is_number, row_name, setting_name
 
 ASSETS = Path(__file__).parent / "assets"
 GRAVITY = 9.80665
@@ -194,7 +194,7 @@ def _cycles(row: dict[str, Any], settings: list[str]) -> list[dict[str, Any]]:
         if starts:
             mean = [sum(v) / len(v) for v in zip(*starts, strict=False)]
             days = [(n + 1) * hours / 24 for n in range(len(mean))]
-            name = f"CRPS along the cycle, {100 * float(setting):g} % observed"
+            name = f"CRPS along the cycle, {setting_name(setting)}"
             axes = {"x_label": "days since the start", "y_label": "CRPS over spread"}
             found.append({"title": name, **axes, "x": days, "y": mean})
     return found

@@ -21,6 +21,7 @@ from gapzoo.tasks.climate_scores import (
     Record,
     compare,
     index_of,
+    known_in,
     slopes,
     trend,
     zonal_region,
@@ -116,8 +117,11 @@ def _line(record: Record, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _against(page: Page, run: Record, other: Record, forcing: Forcing | None) -> None:
-    scores, labels = compare(run, other, forcing), run.diagnostics.labels
     page.heading("Against the reference")
+    if forcing is not None and not known_in(forcing, run, other):
+        page.text("The sea of all months of both is not known: no response to Nino3.4.", note=True)
+        forcing = None
+    scores, labels = compare(run, other, forcing), run.diagnostics.labels
     known = [n for n in TABLE if any(n in scores[label] for label in labels)]
     rows = [(x, *(scores[x].get(n, float("nan")) for n in known)) for x in labels]
     page.table(("field", *known), _shown(rows))

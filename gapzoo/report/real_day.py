@@ -14,6 +14,7 @@ from gapzoo.core import VARIABLES
 from gapzoo.core.pressure import HEADLINE, to_pressure
 from gapzoo.core.world import World
 from gapzoo.report.figures import COLOURS, analysis_maps, draw_map, rank_histograms
+from gapzoo.report.forecast import land_of
 from gapzoo.report.page import Page
 from gapzoo.tasks.calibration import Calibration
 from gapzoo.tasks.real_day import RealDay
@@ -205,16 +206,10 @@ def _headline(world: World) -> list[str]:
     return list(HEADLINE) if whole else []
 
 
-def _land(world: World) -> np.ndarray:
-    if "land_sea_mask" not in world.static_channels:
-        return np.zeros(world.grid.shape)
-    return np.asarray(world.static[world.static_channels.index("land_sea_mask")])
-
-
 def _maps(day: RealDay, label: str) -> Figure:
     """Mean and spread of every analysis."""
     own, world = day.soundings, day.soundings.world
-    land = _land(world)
+    land = land_of(world)
     units, factor = _scaled(label.split("@")[0])
     places = own.observations.table[~own.withheld][["latitude", "longitude"]]
     places = places.drop_duplicates().to_numpy()
@@ -315,4 +310,4 @@ def _state_maps(state: RealState, name: str) -> Figure:
         title = f"GAP, {name}, {fraction:.0%} of columns"
         rows[title] = fields.mean(0), fields.std(0, ddof=1), np.stack(where, 1)
     truth = factor * to_pressure(torch.as_tensor(state.truth), world, [label])[0].numpy()
-    return analysis_maps(world.grid, _land(world), truth, rows, label, units)
+    return analysis_maps(world.grid, land_of(world), truth, rows, label, units)

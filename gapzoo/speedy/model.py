@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gapzoo.core import Channel, Channels, GapzooError, Grid
+from gapzoo.core import VARIABLES, Channel, Channels, GapzooError, Grid
 from gapzoo.speedy.boundary import Ocean, boundary_file
 from gapzoo.speedy.winds import WindInverse
 
@@ -27,12 +27,7 @@ RADIATION_STEPS = 3
 INITIAL_PRESSURE = 98330.0
 DIFFUSION_SECONDS = 2.4 * 3600
 PROFILE = ("u_component_of_wind", "v_component_of_wind", "temperature", "specific_humidity")
-SURFACE = (
-    "2m_temperature",
-    "10m_u_component_of_wind",
-    "10m_v_component_of_wind",
-    "total_precipitation_6hr",
-)
+SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind")
 GRAMS_PER_M3_WATER = 1e6
 
 
@@ -63,7 +58,8 @@ class SpeedyModel:
 
     Args:
         truncation: 21 or 31.
-        hours: length of a frame; frames are what ``advance`` returns.
+        hours: length of a frame; frames are what ``advance`` returns. Rain over it is a channel
+            where that has a name: 6, 12 or 24.
         parameters: changes to SPEEDY's physics, ``{"convection.trcnv": 8.0}``, for experiments
             with model error.
     """
@@ -84,6 +80,8 @@ class SpeedyModel:
             )
         self.truncation, self.hours = truncation, hours
         self.steps = hours * 60 // STEP_MINUTES[truncation]
+        rain = f"total_precipitation_{hours}hr"
+        self.surface = (*SURFACE, rain) if rain in VARIABLES else SURFACE
         self._jax = start_jax()
         self._model = _build(truncation, parameters or {})
         self._climate = _climate(self._model.coords)
@@ -102,7 +100,7 @@ class SpeedyModel:
         """33 prognostic channels, then the surface diagnostics."""
         sigma = np.round(np.asarray(self._model.coords.vertical.centers, float), 4)
         profile = [Channel(name, float(s)) for name in PROFILE for s in sigma]
-        single = [Channel("surface_pressure"), *map(Channel, SURFACE)]
+        single = [Channel("surface_pressure"), *map(Channel, self.surface)]
         return Channels([*profile, *single], "sigma")
 
     @cached_property
@@ -126,7 +124,7 @@ class SpeedyModel:
     @property
     def prognostic(self) -> int:
         """Number of prognostic channels, the first ones of a frame."""
-        return len(self.channels) - len(SURFACE)
+        return len(self.channels) - len(self.surface)
 
     def start(self, time: pd.Timestamp, seed: int) -> Run:
         """Isothermal rest with a seeded perturbation; discard at least 90 days after it."""
@@ -328,8 +326,9 @@ class SpeedyModel:
                 counts = jnp.arange(self.steps, dtype=jnp.int32)
                 (state, physics, now, rain), _ = jax.lax.scan(inner, (*carry, rain), counts)
                 near = physics["_surface_flux"]
-                surface = jnp.stack([near.t0, near.u0, near.v0, rain / GRAMS_PER_M3_WATER])
-                return (state, physics, now), (*self._nodal(state), surface)
+                surface = [near.t0, near.u0, near.v0, rain / GRAMS_PER_M3_WATER]
+                named = jnp.stack(surface[: len(self.surface)])
+                return (state, physics, now), (*self._nodal(state), named)
 
             (state, physics, _), out = jax.lax.scan(frame, (dynamics, physics, clock), sst)
             return (state, physics), out

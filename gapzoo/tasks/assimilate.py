@@ -31,6 +31,7 @@ from gapzoo.data.observations import Observations, check, operator_for
 from gapzoo.data.observations.operators import LinearObservationOperator, build_operator
 from gapzoo.data.output import ForecastStore
 from gapzoo.tasks.assimilation import FORMS, Assimilation, Step, constraint
+from gapzoo.tasks.initial import claim
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.windows import Timed, at_start, first_guess
 
@@ -93,6 +94,11 @@ class AssimilationRecipe:
                 raise GapzooError(f"{name} '{value}'; {nearest(value, known)}")
         if self.hours < 1 or self.members < 2 or self.hours % (self.slot or self.hours):
             raise GapzooError("'hours' must be a multiple of 'slot', 'members' 2 or more")
+        if self.form == "hybrid" and self.window == "start":
+            raise GapzooError(
+                "'hybrid' localises observations by their places, which those after the analysis "
+                "have not; take form 'gaussian', or window 'end'"
+            )
         if self.filter.get("adaptive"):
             raise GapzooError("adaptive inflation has a memory that no restart keeps; leave it out")
         Sampling.of(self.sampling)
@@ -155,7 +161,8 @@ class Run:
         Raises:
             GapzooError: where the folder holds another run.
         """
-        self._claim()
+        claim(self.folder, self.identity)
+        (self.folder / "innovations").mkdir(exist_ok=True)
         stores = [self._store(name) for name in ("analyses", "increments")]
         done = _done(stores, self.times)
         if progress and done:
@@ -166,15 +173,6 @@ class Run:
             if progress:
                 progress(1)
         return len(self.times) - done
-
-    def _claim(self) -> None:
-        (self.folder / "innovations").mkdir(parents=True, exist_ok=True)
-        path = self.folder / "recipe.yaml"
-        if path.exists() and path.read_text() != self.identity:
-            raise GapzooError(f"{self.folder} holds another run; give another folder or remove it")
-        part = path.with_suffix(".part")
-        part.write_text(self.identity)
-        part.replace(path)
 
     def _store(self, name: str) -> ForecastStore:
         return ForecastStore(

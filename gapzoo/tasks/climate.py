@@ -22,7 +22,7 @@ from gapzoo.tasks.initial import Analyses, Drawn, Truth, moved
 from gapzoo.tasks.record import HOUR, Recorder
 from gapzoo.tasks.rollout import Rollout, Start
 from gapzoo.tasks.sea import SeaSurface, check_kind
-from gapzoo.tasks.settings import RolloutSettings, device_of
+from gapzoo.tasks.settings import RolloutSettings, device_of, require_daily
 
 Progress = Callable[[int], None]
 
@@ -60,6 +60,7 @@ class ClimateRecipe(RolloutSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_kind(self.sst, ("observed", "climatology"))
+        require_daily(self.hours)
         if self.years * 12 < 1:
             raise GapzooError(f"{self.years} years; a simulation takes a month at least")
         if len(self.reference_period) != 2:

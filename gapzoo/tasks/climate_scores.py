@@ -39,6 +39,8 @@ from gapzoo.tasks.diagnostics import Diagnostics
 Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
 HEMISPHERES = {"southern": "southern_extratropics", "northern": "northern_extratropics"}
 PRESSURE = "mean_sea_level_pressure"
+MIDDLE = pd.Timedelta(days=14)
+"""From the first of a month to where its forcing is taken."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Record:
     def months(self) -> pd.DatetimeIndex:
         """First days of the months that are there."""
         return self._monthly[1]
+
+    @property
+    def hours(self) -> int:
+        """Between steps."""
+        return int((self.series[0][1] - self.series[0][0]) / pd.Timedelta(hours=1))
 
     @cached_property
     def _monthly(self) -> tuple[Any, pd.DatetimeIndex]:
@@ -209,7 +216,7 @@ def index_of(world: World, forcing: Forcing, months: pd.DatetimeIndex) -> np.nda
     """(N,) Nino3.4 anomaly in K of the forcing at mid-month, less its calendar month's mean."""
     weight = region_weights("nino34", world.grid) * world.grid.area_weights[:, None]
     at = world.forcing_channels.index(SEA)
-    fields = [forcing(pd.DatetimeIndex([m + pd.Timedelta(days=14)]))[0, at] for m in months]
+    fields = [forcing(pd.DatetimeIndex([m + MIDDLE]))[0, at] for m in months]
     values = np.array([(f * weight).sum() / weight.sum() for f in fields])
     return values - pd.Series(values).groupby(months.month).transform("mean").to_numpy()
 
@@ -226,7 +233,7 @@ def compare(run: Record, other: Record, forcing: Forcing | None = None) -> dict[
     Args:
         run: of the simulation.
         other: the reference, on the same world.
-        forcing: of both where they share it, for the Nino3.4 regression.
+        forcing: of both where they share it (see ``known_in``), for the Nino3.4 regression.
 
     Returns:
         Field to scores; ``all`` has the modes and trends.
@@ -245,6 +252,13 @@ def compare(run: Record, other: Record, forcing: Forcing | None = None) -> dict[
         known = [abs(s[name]) for s in scores.values() if np.isfinite(s.get(name, np.nan))]
         everywhere[name] = float(np.mean(known)) if known else float("nan")
     return {"all": everywhere, **scores}
+
+
+def known_in(forcing: Forcing, *records: Record) -> bool:
+    """Whether a forcing is known at the middle of every month of all records."""
+    period = getattr(forcing, "period", None)
+    ends = [(r.months[0] + MIDDLE, r.months[-1] + MIDDLE) for r in records]
+    return period is None or all(period[0] <= a and b <= period[1] for a, b in ends)
 
 
 def _field(run: Record, other: Record, v: int) -> dict[str, float]:

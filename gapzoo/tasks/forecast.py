@@ -34,7 +34,8 @@ class ForecastRecipe(RolloutSettings):
     Args:
         initial: an archive, or a store of analyses in the layout of WeatherBench 2.
         perturb: of the members, where ``initial`` is an archive; see ``gapzoo.tasks.initial``.
-        forcing: archive of the sea surface; ``initial`` where that is one, else climatology.
+        forcing: archive of the sea surface; ``initial`` where empty and that is one. Other kinds
+            of ``sst`` than ``climatology`` need one.
         truth: archive that the report compares with; ``forcing`` where empty.
         times: initial times.
         lead_days: length of the forecast.

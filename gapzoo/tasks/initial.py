@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 from torch import Tensor
 
-from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core import GapzooError, Grid, MemberGenerator
 from gapzoo.core.world import World
 from gapzoo.data.archive import FORMAT, Archive
 from gapzoo.data.module import Reader
@@ -61,7 +61,7 @@ class Truth:
         days = self.archive.times[rows].dayofyear.to_numpy()
         season = rows[np.abs((days - time.dayofyear + 182) % 365 - 182) <= SEASON_DAYS]
         at = (generator.fork("perturb", time).rand((len(generator), 2)) * len(season)).long()
-        pairs = season[at.numpy()]
+        pairs = season[at.cpu().numpy()]
         both = self.reader.state(pairs.ravel()).unflatten(0, (-1, 2))
         return self.perturb * (both[:, 0] - both[:, 1]) / 2**0.5
 
@@ -148,8 +148,12 @@ def stacked(data: Any, world: World) -> np.ndarray:
                 raise GapzooError(f"the initial states have no '{channel.label}'")
             field = field.isel(level=int(np.abs(levels - channel.level).argmin()))
         fields.append(field.values.astype(np.float32))
-    if fields[0].shape[-2:] != world.grid.shape:
-        raise GapzooError(f"initial states on a grid of {fields[0].shape[-2:]}; {world.grid.shape}")
+    own = Grid(tuple(data["latitude"].values), tuple(data["longitude"].values))
+    if not own.matches(world.grid):
+        raise GapzooError(
+            f"the initial states have a grid of {own.shape}, {world.name} one of "
+            f"{world.grid.shape} or other points; regrid them"
+        )
     return np.stack(fields, -3)
 
 

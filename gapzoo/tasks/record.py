@@ -163,7 +163,8 @@ class Recorder:
         self._fresh()
 
     def _close_year(self) -> None:
-        if self._steps_before(self.done) - self._steps_before(max(self.done - 12, 0)) >= 300:
+        steps = self._steps_before(self.done) - self._steps_before(max(self.done - 12, 0))
+        if steps * self.hours >= 300 * 24:
             self.sums["years"] += len(self.sums["year_high"])
             self.sums["highs"] += self.sums["year_high"].sum(0)
             self.sums["lows"] += self.sums["year_low"].sum(0)

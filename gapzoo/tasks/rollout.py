@@ -31,7 +31,7 @@ from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.forecast_error import likelihood
-from gapzoo.tasks.sampling import Sampling
+from gapzoo.tasks.sampling import NotFinite, Sampling
 
 Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
 """Times (T,) to forcing anomalies (T, F, H, W) in SI units."""
@@ -122,7 +122,7 @@ class Rollout:
         error: covariance of the forecaster's errors over ``hours``; with it the constraint is
             Gaussian, without it partial re-noising at ``start_sigma``.
         start_sigma: noise level of partial re-noising.
-        observe: further constraints, such as ``gapzoo.tasks.conserve.dry_mass``.
+        observe: further constraints, such as ``gapzoo.tasks.conserve.conserved``.
         limit: a normalised value beyond this is unphysical and ends the roll-out.
         guard: None ends it there too; otherwise members come back before that.
         bounds: what is physically possible, such as ``gapzoo.tasks.bounds.HumidityBounds``.
@@ -183,10 +183,18 @@ class Rollout:
         ahead = _Batch(batch.starts, later, states)
         if self.prior is not None:
             self._check(ahead, np.inf)
-            ahead = ahead.split(self._constrain(ahead))
-            ahead = self._guarded(ahead) if self.guard else ahead
+            ahead = self._returned(ahead)
         self._check(ahead, self.limit)
         return ahead
+
+    def _returned(self, batch: _Batch) -> _Batch:
+        """Forecasts taken back to the states of the prior."""
+        try:
+            batch = batch.split(self._constrain(batch))
+            return self._guarded(batch) if self.guard else batch
+        except NotFinite as error:
+            time = batch.times[0]
+            raise Unphysical(f"at {time:%Y-%m-%d %H:%M} {error}", time) from None
 
     def _constrain(self, batch: _Batch) -> Tensor:
         forecast, given = torch.cat(batch.states), self._conditions(batch)

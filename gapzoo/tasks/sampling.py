@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,6 +15,10 @@ from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.samplers import SAMPLERS
 
 
+class NotFinite(GapzooError):
+    """Sampling gave states that are not finite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """Sampler and guidance.
@@ -25,8 +29,9 @@ class Sampling:
         sampler_options: its other arguments.
         guidance: registered name of the method that takes in constraints; None is the one that
             suits the prior (``Prior.given``).
-        guidance_options: its arguments; MMPS takes one iteration a step where nothing is said,
-            which warm starts make enough (docs/experiments.md).
+        guidance_options: its arguments; ``mmps``, where it is asked for by name, takes one
+            iteration a step where nothing is said, which warm starts make enough
+            (docs/experiments.md).
         batch: members drawn side by side; changes memory, not results.
     """
 
@@ -63,7 +68,7 @@ class Sampling:
                 function of a slice of members that gives them.
 
         Raises:
-            GapzooError: where a drawn state is not finite.
+            NotFinite: where a drawn state is not.
         """
         parts, start = [], 0
         for streams in generator.split(self.batch):
@@ -73,7 +78,7 @@ class Sampling:
             sampler = self._sampler(posterior)
             parts.append(sampler(shape=(len(streams), *shape), generator=streams))
             start += len(streams)
-        return _finite(torch.cat(parts), self)
+        return _finite(torch.cat(parts), self, generator.members)
 
     def _posterior(self, prior: Prior, given: dict[str, Any]) -> Denoiser:
         options = dict(self.guidance_options)
@@ -86,11 +91,11 @@ class Sampling:
         return SAMPLERS.build(self.sampler, denoiser=posterior, steps=self.steps, **options)
 
 
-def _finite(states: Tensor, sampling: Sampling) -> Tensor:
+def _finite(states: Tensor, sampling: Sampling, every: Sequence[int]) -> Tensor:
     bad = ~torch.isfinite(states).flatten(1).all(1)
     if bad.any():
-        members = bad.nonzero().flatten().tolist()
-        raise GapzooError(
+        members = [every[row] for row in bad.nonzero().flatten().tolist()]
+        raise NotFinite(
             f"members {members} are not finite with guidance '{sampling.guidance or 'default'}' "
             f"and {sampling.steps} steps; take more steps, or another guidance"
         )

@@ -92,7 +92,12 @@ class SeaSurface:
     def _training(self) -> np.ndarray:
         """(N, H, W) monthly anomalies of the training years."""
         assert self.archive is not None
-        first, last = self.world.details.get("train", (None, None))
+        if "train" not in self.world.details:
+            raise GapzooError(
+                f"sst '{self.kind}' is fitted to training years, and no network here names any; "
+                "give a 'prior' or a trained 'forecaster', or take sst 'persisted'"
+            )
+        first, last = self.world.details["train"]
         return monthly_anomalies(self.archive, self.world, first, last)
 
     @cached_property

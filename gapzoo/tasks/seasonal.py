@@ -25,7 +25,7 @@ from gapzoo.data.output import ForecastStore
 from gapzoo.tasks.diagnostics import Diagnostics
 from gapzoo.tasks.rollout import Frame, Rollout, Start
 from gapzoo.tasks.sea import check_kind
-from gapzoo.tasks.settings import RolloutSettings
+from gapzoo.tasks.settings import RolloutSettings, require_daily
 
 Progress = Callable[[int], None]
 NOMINAL = 730
@@ -65,6 +65,7 @@ class SeasonalRecipe(RolloutSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_kind(self.sst)
+        require_daily(self.hours)
         if self.months < 1 or not self.years or not self.starts:
             raise GapzooError("a seasonal forecast takes a month, a year and a start at least")
         for day in self.starts:

@@ -142,6 +142,12 @@ def _error(settings: RolloutSettings, prior: Trained, forecaster: Trained | None
     return error.with_eigenvalues(settings.inflation * error.eigenvalues)
 
 
+def require_daily(hours: int) -> None:
+    """Refuse steps of which no whole number makes a day: months are compared step by step."""
+    if 24 % hours:
+        raise GapzooError(f"steps of {hours} h; take one that divides a day, such as 6, 12 or 24")
+
+
 def device_of(name: str) -> torch.device:
     """A device by name; raises GapzooError for one that is not there."""
     try:

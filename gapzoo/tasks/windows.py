@@ -57,7 +57,7 @@ def first_guess(
         seen: observations; later ones are left to ``at_start``.
         time: t_a.
         forecast: (M, C, H, W) at t_a; without it the state is taken to stand still.
-        passed: (M, C, H, W) by the times between; those before them count as of the first.
+        passed: (M, C, H, W) by the times between; observations of others count as of t_a.
     """
     found = []
     for one in [one for one in seen if one.time <= time]:

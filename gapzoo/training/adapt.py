@@ -27,13 +27,20 @@ from gapzoo.training.optimise import seeded
 Labels = Sequence[str]
 
 
-def input_labels(world: World, wiener: bool) -> list[str]:
-    """Names of what a stem reads, in order: state, condition, Wiener-filtered state, rows."""
+def input_labels(world: World, wiener: bool = False, change: bool = False) -> list[str]:
+    """Names of what a stem reads, in order.
+
+    Args:
+        world: of the states: they, the condition and the rows are always read.
+        wiener: the Wiener-filtered state too, behind the condition.
+        change: the noisy change first, and the lead behind the condition.
+    """
     channels = world.channels.labels
     condition = ["given", "cosine of year", "sine of year", *world.forcing_channels]
     condition += ["height", "land", "sine of latitude"]
-    linear = [f"filtered {c}" for c in channels] if wiener else []
-    return [*channels, *condition, *linear, "row sine", "row cosine"]
+    before = [f"change of {c}" for c in channels] if change else []
+    behind = [f"filtered {c}" for c in channels] if wiener else ["lead"] if change else []
+    return [*before, *channels, *condition, *behind, "row sine", "row cosine"]
 
 
 def carry(

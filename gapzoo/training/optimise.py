@@ -1,8 +1,9 @@
 """Optimisation: AdamW or Muon under a warmed-up cosine, and the running average of the weights.
 
 Muon (Jordan et al. 2024) makes the momentum of every matrix and kernel (flattened to one)
-orthogonal before it steps, scaled to AdamW's usual size; vectors take NAdamW's steps. timm's,
-whose iterations are in bfloat16: in float32 here where a processor would emulate that.
+orthogonal before it steps, scaled to AdamW's usual size; vectors, and what is far from square when
+flattened, such as the banks of sparse experts (E, in, out), take NAdamW's steps. timm's, whose
+iterations are in bfloat16: in float32 here where a processor would emulate that.
 
 With d in [0, 1] the share of the budget that is spent and n the steps done, the learning rate is
 

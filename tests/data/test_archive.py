@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -151,7 +152,7 @@ def test_laying_out_again_keeps_what_is_there(path, written):
     [({"seed": 1}, "seed"), ({"end": "1979-03-01"}, "steps"), ({"names": NAMES[:2]}, "channels")],
 )
 def test_another_archive_in_the_same_place_is_refused(path, change, named):
-    with expect(GapzooError, "holds another archive", f"'{named}'", "--output"):
+    with expect(GapzooError, "holds another archive", f"'{named}'", "--output", "--folder"):
         create(path, ToySource(**{"end": str(Archive(path).times[-1])} | change).spec())
 
 
@@ -162,6 +163,24 @@ def test_another_grid_or_calendar_in_the_same_place_is_refused(path):
     with expect(GapzooError, "holds another archive"):
         half = pd.Timestamp("1979-01-01") + pd.Timedelta(days=STEPS / 2 - 1)
         create(path, ToySource(end=str(half), hours=12).spec())
+
+
+def test_times_off_the_hour_are_refused(tmp_path):
+    spec = ToySource(end="1979-01-05").spec()
+    late = replace(spec, times=spec.times + pd.Timedelta(minutes=30))
+    with expect(GapzooError, "off the hour: 1979-01-01 00:30:00"):
+        create(tmp_path / "late.zarr", late)
+    assert not (tmp_path / "late.zarr").exists()
+
+
+def test_the_step_is_the_shortest_where_a_calendar_leaves_a_day_out(tmp_path):
+    spec = ToySource(end="1979-01-05").spec()
+    leap = pd.DatetimeIndex(["1980-02-28", *pd.date_range("1980-03-01", periods=4)])
+    create(tmp_path / "leap.zarr", replace(spec, times=leap))
+    assert Archive(tmp_path / "leap.zarr").step == pd.Timedelta(days=1)
+    create(tmp_path / "one.zarr", replace(spec, times=leap[:1], runs=spec.runs[:1]))
+    with expect(GapzooError, "one.zarr has one step"):
+        _ = Archive(tmp_path / "one.zarr").step
 
 
 def test_what_is_no_archive_is_refused(tmp_path):

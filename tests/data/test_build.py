@@ -60,12 +60,25 @@ def test_shards_written_after_the_restart_point_are_made_again_alike(whole, tmp_
     """A kill between writing a shard and moving the restart point on."""
     path = shutil.copytree(whole.path, tmp_path / "late.zarr")
     scratch = path / ".build"
-    (scratch / "segment-0001.done").write_text("3")
+    segment = ToySource().segments()[1]
+    segment.marker(scratch).write_text("3")
     (scratch / "toy-1.npz").unlink()  # starts the segment again from its first shard
     build = Build("toy", {"fault": Fault()}, path, TRAIN)
-    segment = ToySource().segments()[1]
     building._work(build, segment, scratch)
     assert files(path) == files(whole.path)
+
+
+def test_markers_of_an_earlier_version_count_where_what_they_count_is_there(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "old.zarr")
+    scratch, segments = path / ".build", ToySource().segments()
+    for segment in segments:
+        segment.marker(scratch).unlink()
+    for number, done in enumerate((2, 3, 6)):
+        (scratch / f"segment-{number:04d}.done").write_text(str(done))
+    shutil.rmtree(path / "state" / "c" / "4")  # of the third, which says that it is done
+    building._adopt(path, scratch, segments)
+    assert [segment.done(scratch) for segment in segments] == [2, 3, 4, 6]
+    assert len(list(scratch.glob("*.done"))) == 2
 
 
 def test_a_finished_segment_is_left_alone(whole):

@@ -106,9 +106,12 @@ def test_thinning():
     assert set(found.times.hour) == {6} and found.positions.tolist() == list(range(0, 40, 4))
     with expect(GapzooError, "step of 0 days 06:00:00", "8 h"):
         thinned(whole, 8)
-    half = axis(plain(pd.date_range("2000-01-01", periods=4, freq="90min")))
-    with expect(GapzooError, "whole hours"):
+    half = axis(plain(pd.date_range("2000-01-01", periods=40, freq="30min")))
+    with expect(GapzooError, "off the hour: 2000-01-01 00:30:00", "whole hours", "'hours'"):
         thinned(half, None)
+    assert thinned(half, 6).times.equals(pd.date_range("2000-01-01", periods=4, freq="6h"))
+    with expect(GapzooError, "off the hour: 2000-01-01 00:30:00, 2000-01-02 00:30:00"):
+        thinned(axis(plain(pd.date_range("2000-01-01 00:30", periods=3, freq="D"))), None)
 
 
 def test_what_is_no_date_is_refused():

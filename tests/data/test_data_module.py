@@ -1,13 +1,14 @@
 """Batches are a function of (seed, step) alone; ranks share them; pairs stay within runs."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import lightning
 import numpy as np
 import pytest
 import torch
-from worlds import NAMES, expect, toy_archive
+from worlds import NAMES, ToySource, expect, toy_archive
 
 from gapzoo.core import GapzooError
 from gapzoo.data.archive import Archive
@@ -221,3 +222,13 @@ def test_what_does_not_fit_is_refused(path, tmp_path):
     fewer = toy_archive(tmp_path / "fewer.zarr", names=NAMES[1:], end="1979-12-31")
     with expect(GapzooError, f"no channel '{NAMES[0]}'"):
         data(fewer.path, world=world_of(Archive(path))).dataset("train")
+
+
+def test_an_archive_without_static_fields_conditions_on_zeros(tmp_path, monkeypatch):
+    spec = ToySource.spec
+    monkeypatch.setattr(ToySource, "spec", lambda self: replace(spec(self), static={}))
+    archive = toy_archive(tmp_path / "bare.zarr", end="1979-02-28")
+    world = world_of(archive)
+    assert world.static.shape == (0, *archive.grid.shape) and world.static_channels == ()
+    cond = world.condition(archive.times[:2])
+    assert not cond[:, -3:-1].any() and cond[:, -1].any()

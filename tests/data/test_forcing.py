@@ -84,7 +84,8 @@ def test_a_forcing_that_ends_is_refused_before_the_run_starts(archive):
     forcing = observed(archive, world_of(archive))
     first, last = archive.times[0], archive.times[-1]
     require(forcing, first, last)
-    with expect(GapzooError, "forcing of toy.zarr", "not known on 1981-03-01", "to 1980-12-31"):
+    told = ("not known on 1981-03-01", "to 1980-12-31", "'sst: climatology'")
+    with expect(GapzooError, "forcing of toy.zarr", *told):
         require(forcing, first, pd.Timestamp("1981-03-01"))
     for endless in (None, persisted(world_of(archive), np.zeros((2, 4, 8)))):
         require(endless, first, pd.Timestamp("2999-01-01"))

@@ -10,6 +10,7 @@ import zarr
 from worlds import expect
 
 from gapzoo.core import GapzooError
+from gapzoo.data import build as building
 from gapzoo.data.archive import Archive
 from gapzoo.data.build import Build
 from gapzoo.data.regrid import Regridder, grid_named
@@ -161,6 +162,20 @@ def test_whoever_builds_it_the_archive_is_the_same(coarse, tmp_path):
     assert two.shard == 2 and one.hash == two.hash
     for name in ("state", "forcing"):
         assert np.array_equal(one.read(name, np.arange(8)), two.read(name, np.arange(8)))
+
+
+def test_resumed_with_other_segments_no_shard_is_left_out(coarse, tmp_path, monkeypatch):
+    """The second of two segments is done; then there are four, and the second is another."""
+    monkeypatch.setattr("gapzoo.data.gridded.steps_a_shard", lambda *_: 1)
+    source, output = {"path": str(coarse[0]), **SHORT}, tmp_path / "made.zarr"
+    build = Build("weatherbench2", {**source, "segment_shards": 4}, output, TRAIN)
+    halves = WeatherBench2Source(**build.arguments)
+    building.create(output, halves.spec())
+    (output / ".build").mkdir()
+    building._work(build, halves.segments()[1], output / ".build")
+    made = Build("weatherbench2", {**source, "segment_shards": 2}, output, TRAIN).run(1)
+    levels = coarse[1]["temperature"].sel(level=[500, 850]).values
+    assert np.array_equal(made.read("state", np.arange(8))[:, :2], levels)
 
 
 def test_refusals(coarse, tmp_path):

@@ -183,6 +183,17 @@ def test_a_wrong_recipe_exits_with_2(tmp_path, capsys, text, change, parts):
     assert all(part in told for part in parts), told
 
 
+@pytest.mark.parametrize("asked", [["start=1990", "end=1991"], ["--start", "1990"]])
+def test_a_year_alone_is_a_date(tmp_path, asked):
+    from gapzoo.commands import build_data
+
+    path = tmp_path / "data.yaml"
+    path.write_text("source: cf\npath: x.nc\nvariables: [t]\ntrain: [2000, 2001]\nend: null\n")
+    args = cli.parser().parse_args(["build-data", str(path), *asked])
+    arguments = build_data._by_recipe(args).arguments
+    assert arguments["start"] == "1990" and arguments["end"] in ("1991", None)
+
+
 @pytest.mark.slow
 def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path):
     """Two worker processes, one killed at work once a shard is marked. Alike to the bit."""

@@ -42,6 +42,14 @@ def test_a_gaussian_is_drawn_exactly_in_any_number_of_steps(steps, schedule):
     torch.testing.assert_close(draw(denoiser, steps=steps), known, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_mode_without_variance_stays_at_its_mean(steps):
+    variance = torch.where(torch.arange(5) == 2, 0.0, VARIANCE)
+    drawn = draw(GaussianDenoiser(MEAN, variance, SCHEDULE), steps=steps)
+    assert torch.isfinite(drawn).all()
+    torch.testing.assert_close(drawn[..., 2], (MEAN + 0 * drawn)[..., 2], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("highest", [0.1, 1.5, 70.0])
 def test_wherever_it_starts_the_gaussian_is_the_same(highest):
     denoiser = GaussianDenoiser(MEAN, VARIANCE, SCHEDULE)

@@ -90,5 +90,7 @@ def test_an_index_is_the_monthly_anomaly_over_the_box():
     np.testing.assert_allclose(found, expected, atol=0.25)
     assert np.corrcoef(found, expected)[0, 1] > 0.99
     assert found["time"].values[1] == np.datetime64("2001-02-01")
+    with pytest.raises(GapzooError, match="do not determine 4 harmonics"):
+        climatologies.index(sst.isel(time=slice(0, 60)), "box:-10,10,190,240")
     daily = climatologies.index(sst, "box:-10,10,190,240", monthly=False)
     assert daily.sizes["time"] == len(TIMES)

@@ -12,6 +12,7 @@ from gapzoo.evaluators import EVALUATORS
 from gapzoo.evaluators.conservation import LATENT_HEAT
 from gapzoo.evaluators.entry import evaluate
 from gapzoo.evaluators.regions import region_weights
+from gapzoo.evaluators.standard import plain_units
 from gapzoo.evaluators.tally import months
 
 LAT, LON = np.array([-75.0, -45, -15, 15, 45, 75]), np.arange(8) * 45.0
@@ -275,6 +276,36 @@ def test_missing_values_need_a_mask(forecast, truth):
     np.testing.assert_allclose(
         found["mean_sea_level_pressure"], expected["mean_sea_level_pressure"], rtol=1e-12
     )
+
+
+def test_a_land_mask_with_coordinates_is_turned_as_the_fields_are(forecast, truth):
+    share = xr.DataArray(np.linspace(0, 1, 48).reshape(6, 8), {"latitude": LAT, "longitude": LON})
+    expected = evaluate(forecast, truth, ["rmse"], regions=["land", "sea"], land=share.values)
+    west = share.assign_coords(longitude=(LON + 180) % 360 - 180).sortby("longitude")
+    turned = west.isel(latitude=slice(None, None, -1)).transpose("longitude", "latitude")
+    for field in (share, turned, turned.expand_dims(time=[0])):
+        found = evaluate(forecast, truth, ["rmse"], regions=["land", "sea"], land=field)
+        xr.testing.assert_identical(found, expected)
+    with pytest.raises(GapzooError, match="the land mask has another grid"):
+        evaluate(forecast, truth, ["rmse"], regions=["land"], land=share[1:])
+
+
+def test_references_of_other_levels_or_points_are_refused(forecast, truth):
+    climatology = truth.mean("time")
+    with pytest.raises(GapzooError, match=r"climatology of temperature: no level \[850\]"):
+        evaluate(forecast, truth, ["acc"], climatology=climatology.sel(level=[500]))
+    moved = climatology.assign_coords(latitude=LAT * 0.98)
+    with pytest.raises(GapzooError, match=r"of temperature: other latitudes than the fore"):
+        evaluate(forecast, truth, ["acc"], climatology=moved)
+    with pytest.raises(GapzooError, match=r"mask of temperature: no level \[500\]"):
+        evaluate(forecast, truth, ["rmse"], mask=truth.sel(level=[850]) > 0)
+
+
+@pytest.mark.parametrize(
+    ("units", "others"), [("m/s", "m s**-1"), ("m s-1", "m / s"), ("kg/kg", "kg kg**-1")]
+)
+def test_units_may_be_written_in_several_ways(units, others):
+    assert plain_units(units) == plain_units(others) != plain_units("K")
 
 
 def test_refusals_name_the_cause(forecast, truth):

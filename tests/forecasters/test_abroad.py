@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,6 +13,7 @@ from gapzoo.core.climatology import Climatology
 from gapzoo.data.module import world_of
 from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.abroad import Abroad
+from gapzoo.forecasters.trivial import Persistence
 
 TIMES = [pd.Timestamp("1979-03-01 12:00"), pd.Timestamp("1979-09-01")]
 
@@ -34,6 +36,37 @@ def test_persistence_abroad_is_persistence(worlds):
     several = abroad.steps(states, TIMES, 48, [None, None], [None, None])
     for state, time, found in zip(states, TIMES, several, strict=True):
         torch.testing.assert_close(found, own.step(state, time, 48), rtol=0, atol=1e-3)
+
+
+def test_the_sea_is_told_as_it_is_at_home(worlds):
+    """Warmer by 2 K on average: no anomaly there is one of 2 K here."""
+    here, there = worlds
+    warm = there.forcing_climatology.copy()
+    warm[0, 0] += 2.0
+    told = []
+
+    class Listener(Persistence):
+        def step(self, state, time, hours, forcing=None, generator=None):
+            told.append(forcing)
+            return state
+
+    home = FORECASTERS.build("persistence", world=there)
+    away = dataclasses.replace(here, forcing_climatology=warm)
+    anomaly = np.full((len(here.forcing_channels), *here.grid.shape), 0.5, np.float32)
+    state = torch.randn(1, *here.shape)
+    for world, given, expected in (
+        (here, None, None),
+        (here, anomaly, anomaly),
+        (away, anomaly, [2.5, 0.5]),
+        (away, None, [2.0, 0.0]),
+    ):
+        Abroad(Listener(there), world).step(state, TIMES[0], 24, given)
+        if isinstance(expected, list):
+            expected = np.array(expected[: len(anomaly)])[:, None, None] + 0 * anomaly
+        assert (told[-1] is None) if expected is None else np.allclose(told[-1], expected)
+    other = dataclasses.replace(here, forcing_channels=("ice",) * len(here.forcing_channels))
+    with pytest.raises(GapzooError, match="a forecaster takes the forcing"):
+        Abroad(home, other)
 
 
 def test_climatology_abroad_is_the_other_climatology(worlds):

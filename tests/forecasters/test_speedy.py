@@ -70,3 +70,13 @@ def test_leads_and_worlds_that_do_not_fit_are_refused(speedy):
     shuffled = Channels([*world.channels[1:], world.channels[0]], "sigma")
     with pytest.raises(GapzooError, match=r"u_component_of_wind@0\.025"):
         FORECASTERS.build("speedy", world=dataclasses.replace(world, channels=shuffled))
+
+
+def test_rain_over_another_frame_is_refused_and_a_world_without_rain_is_not(speedy):
+    from gapzoo.forecasters import FORECASTERS
+
+    world = speedy.world
+    with pytest.raises(GapzooError, match="frames of 12 h has no 'total_precipitation_6hr'"):
+        FORECASTERS.build("speedy", world=world, hours=12)
+    dry = dataclasses.replace(world, channels=Channels(world.channels.labels[:36], "sigma"))
+    assert FORECASTERS.build("speedy", world=dry, hours=12)._kept == list(range(36))

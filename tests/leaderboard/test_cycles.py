@@ -9,6 +9,7 @@ from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.leaderboard import cycles, rows
 from gapzoo.leaderboard.protocol import Cycling, Protocol
+from gapzoo.tasks.sampling import NotFinite
 
 M = 24
 
@@ -67,12 +68,13 @@ def test_letkf_filters_what_it_sees_and_its_statistics_are_consistent(archive):
     half = np.sqrt((kalman(True) ** 2 + 1) / 2)  # half of the columns, the others free
     assert found["rmse"] == pytest.approx(half, rel=0.25)
     assert found["spread_skill"] == pytest.approx(1.0, abs=0.25)
-    for kind in ("innovations", "withheld"):
+    for kind in ("innovations", "residuals", "withheld"):
         assert found[kind]["consistency"] == pytest.approx(1.0, abs=0.25), kind
     assert (
         found["residuals"]["rms"]["temperature@0.2"]
         < found["innovations"]["rms"]["temperature@0.2"]
     )
+    assert "diagnosed_error" in found["innovations"] and "crps" not in found["residuals"]
     low, high = found["crps_interval"]
     assert low < found["crps"] < high and len(found["crps_by_start"]) == 2
     assert row["cost"]["0.5"].keys() == {"forecast_cpu", "analysis_cpu", "wall"}
@@ -108,13 +110,44 @@ def test_a_killed_cycle_goes_on_to_the_same_row(archive, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         rows.store(protocol(), archive, "letkf", dict(options), tmp_path)
     path = rows.store(protocol(), archive, "letkf", dict(options), tmp_path)
-    assert rows._read(path)["scores"] == whole["scores"]
+    found = rows._read(path)
+    assert found["scores"] == whole["scores"]
     assert next(count) < 24 + 4, "finished blocks are not made again"
+    made = sum(sum(cost.values()) for cost in found["cost"].values())
+    assert 0 < found["scoring_seconds"] <= found["cpu_seconds"] and made > 0
+    assert found["cpu_seconds"] >= 0.5 * whole["cpu_seconds"], "all blocks count"
 
 
 def test_a_cycle_that_diverges_loses_and_says_so(archive):
     found = run(archive, "letkf", {**LOCAL, "forecaster": "test.bursting"})["scores"]["0.5"]
     assert found["crps"] == float("inf") and found["diverged"] == [0, 1]
+
+
+def test_members_that_are_not_finite_are_a_divergence(archive, monkeypatch):
+    def lost(self, *args):
+        raise NotFinite("members [0] are not finite")
+
+    monkeypatch.setattr(cycles.LETKFCycle, "analyse", lost)
+    found = run(archive, "letkf", LOCAL)["scores"]["0.5"]
+    assert found["crps"] == float("inf") and found["diverged"] == [0, 1]
+
+
+def test_a_killed_tuning_goes_on(archive, tmp_path, monkeypatch):
+    grid = {"forecaster": ["test.damped"], "length": [1e5, 9e6], "vertical": [0.01]}
+    settings = {"cases": 1, "lead_days": 8}
+    plain, count = cycles.LETKFCycle.analyse, iter(range(99))
+
+    def dying(self, *args):
+        if next(count) == 12:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(cycles.LETKFCycle, "analyse", dying)
+    with pytest.raises(KeyboardInterrupt):
+        rows.tune(protocol(**settings), archive, "letkf", grid, folder=tmp_path)
+    found = rows.tune(protocol(**settings), archive, "letkf", grid, folder=tmp_path)
+    assert next(count) < 16 + 3 and not list(tmp_path.rglob("*.npz"))
+    assert found["best"]["0.5"]["length"] == 1e5
 
 
 def test_tuning_keeps_the_best_of_each_network_and_a_run_takes_it(archive, tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from worlds import expect, toy_archive
 
 from gapzoo.core import GapzooError
@@ -100,3 +101,6 @@ def test_another_realisation_and_a_shorter_run(archive, tmp_path):
     refer(short, other)
     with expect(GapzooError, "covers 1979-01 to 1979-12", "1980-12"):
         rows.run(CLIMATE, archive, "folder", {"path": str(tmp_path / "short"), **kept})
+    zarr.open_group(tmp_path / "run" / "series.zarr").attrs["hours"] = 12
+    with expect(GapzooError, "has steps of 12 h", "simulate with hours=24"):
+        rows.run(CLIMATE, archive, "folder", {"path": str(tmp_path / "run"), **kept})

@@ -98,6 +98,8 @@ def test_what_does_not_fit_is_refused(archive):
         toy(world="speedy-t21").positions(archive, world)
     with expect(GapzooError, "toy.zarr has too few steps"):
         toy(cases=400).positions(archive, world)
+    with expect(GapzooError, "protocol 'p' has steps of 30 h, ", "toy.zarr of 24 h"):
+        toy(hours=30).positions(archive, world)
     with expect(GapzooError, "no step from 2006-01-01"):
         toy(period=["2006-01-01", "2013-12-31"]).positions(archive, world)
 

@@ -89,6 +89,13 @@ def test_other_initial_times_are_unlike(tmp_path):
     assert len(rows.rows("toy", tmp_path)) == 2, "rows of before cases were kept still show"
 
 
+def test_forecasts_from_other_analyses_are_unlike():
+    first, second = (row(n, 0.3, analyses_sha256=n) for n in "ab")
+    with expect(GapzooError, "differ in analyses_sha256: a (a), b (b)"):
+        rows.refuse_unlike(first, second)
+    rows.refuse_unlike(first, row("c", 0.3))
+
+
 def test_other_protocols_and_tunings_do_not_mix_in(tmp_path):
     """A protocol whose name begins alike, and the result of tuning."""
     rows.save(row("gap", 0.25), tmp_path)

@@ -62,6 +62,14 @@ def test_paired_differences_see_what_intervals_do_not(weather):
     assert back.difference == pytest.approx(-found.difference) and back.p < 0.01
 
 
+def test_a_setting_that_one_row_lacks_leaves_the_others_tested(weather):
+    first, second = row("a", weather), row("b", weather + 0.01)
+    expected = intervals.contrasts(first, second, "crps")["0.1"]
+    first["scores"] = {"0.5": first["scores"]["0.1"], **first["scores"]}
+    second["scores"] |= {"0.5": {"crps": float("inf")}}
+    assert intervals.contrasts(first, second, "crps") == {"0.1": expected}
+
+
 def test_no_difference_is_seldom_taken_for_one():
     """p below 5 % in about 5 % of pairs of like forecasts."""
     draws = np.random.default_rng(2)

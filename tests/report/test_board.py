@@ -91,6 +91,20 @@ def test_one_case_is_told_as_one(tmp_path):
     assert data_of(page)["protocols"][0]["facts"].startswith("1 case, 5 members, ")
 
 
+def test_cycles_are_drawn_of_stations_by_density_and_of_radiosondes(tmp_path):
+    one = row("gap", "analysis", 0.2)
+    one["scores"] = {n: dict(one["scores"]["0.1"]) for n in ("0.1", "radiosondes")}
+    for scores in one["scores"].values():
+        scores["crps_by_cycle"] = [[0.5, 0.3], [0.3, 0.1]]
+    rows.save(one, tmp_path)
+    page = board.write(tmp_path / "page.html", tmp_path).read_text()
+    drawn = [s for s in data_of(page)["protocols"][0]["rows"][0]["series"] if s["y"] == [0.4, 0.2]]
+    assert [s["title"] for s in drawn] == [
+        "CRPS along the cycle, 10 %",
+        "CRPS along the cycle, radiosondes",
+    ]
+
+
 def test_no_rows_and_unlike_rows_are_refused(tmp_path):
     with expect(GapzooError, "no rows in", "run an entry first"):
         board.write(tmp_path / "page.html", tmp_path)

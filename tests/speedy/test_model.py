@@ -174,6 +174,26 @@ def test_other_truncations_and_frames_are_refused(model):
         SpeedyModel(21, hours=4)
 
 
+@pytest.mark.parametrize("hours", [3, 6, 12, 24])
+def test_rain_is_named_by_the_frame_it_gathers_in(model, hours):
+    """It is left out where the variable table has no such length."""
+    from gapzoo.speedy.model import SpeedyModel
+
+    made = model if hours == 6 else SpeedyModel(21, hours=hours)
+    named = [] if hours == 3 else [f"total_precipitation_{hours}hr"]
+    assert made.channels.labels[36:] == named and made.prognostic == 33
+
+
+@pytest.mark.slow
+def test_frames_without_a_name_for_rain_have_none(model):
+    from gapzoo.speedy.model import SpeedyModel
+
+    half = SpeedyModel(21, hours=3)
+    _, frames = half.advance(half.start(speedy_runs.START, 0), speedy_runs.sea())
+    _, whole = model.advance(model.start(speedy_runs.START, 0), speedy_runs.sea())
+    assert frames.shape == (1, 36, 32, 64) and whole.shape == (1, 37, 32, 64)
+
+
 @pytest.mark.slow
 def test_t31_builds_and_advances():
     pytest.importorskip("jcm", reason="needs the package jcm")

@@ -169,6 +169,7 @@ def test_recipes_that_cannot_be_are_named():
         ({"slot": 5}, "multiple of 'slot'"),
         ({"sampling": {"step": 3}}, "no sampling option 'step'"),
         ({"filter": {"adaptive": 0.1}}, "adaptive inflation"),
+        ({"form": "hybrid", "window": "start"}, "'hybrid' localises observations"),
     ):
         with expect(GapzooError, part):
             AssimilationRecipe(**changes)

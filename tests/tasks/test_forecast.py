@@ -139,6 +139,11 @@ def test_analyses_give_their_members_and_missing_ones_are_named(archive, tmp_pat
         source.states(TIMES[1], MemberGenerator(0, 1))
     with expect(GapzooError, "no analysis of 1980-02-02"):
         source.states(pd.Timestamp("1980-02-02"), MemberGenerator(0, 1))
+    turned = dataclasses.replace(world.grid, latitude=tuple(x + 1 for x in world.grid.latitude))
+    with expect(GapzooError, "or other points; regrid them"):
+        Analyses(tmp_path / "a.zarr", dataclasses.replace(world, grid=turned)).states(
+            TIMES[0], MemberGenerator(0, 1)
+        )
     with expect(GapzooError, "no initial states at", "nowhere"):
         initial_of(str(tmp_path / "nowhere"), world)
 

@@ -32,6 +32,7 @@ from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.tasks import Sampling
 from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical, joined, persisted
+from gapzoo.tasks.sampling import NotFinite
 
 
 def rollout(world, **changes):
@@ -132,6 +133,16 @@ def test_a_state_that_is_not_finite_stops_at_once():
     x[0, 0, 0, 0] = torch.nan
     with expect(GapzooError, "member 0", "temperature@1 is not finite"):
         next(rollout(world, prior=None).run(x, START, MemberGenerator(0, 2)))
+
+
+def test_a_draw_that_is_not_finite_ends_the_run_by_its_time(monkeypatch):
+    def lost(self, *arguments, **named):
+        raise NotFinite("members [1] are not finite")
+
+    monkeypatch.setattr(Sampling, "draw", lost)
+    with expect(Unphysical, "at 1985-03-02 00:00 members [1]") as caught:
+        next(rollout(toy()).run(torch.zeros(2, 1, H, W), START, MemberGenerator(0, 2)))
+    assert caught.value.time == START + pd.Timedelta(days=1)
 
 
 def test_the_prior_holds_what_would_run_away():

@@ -6,6 +6,7 @@ from worlds import expect, flat_world
 
 from gapzoo.core import GapzooError
 from gapzoo.denoisers import DENOISERS
+from gapzoo.forecasters.diffcast import DiffCastNetwork
 from gapzoo.training import UNetDenoiser
 from gapzoo.training.adapt import LowRank, carry, freeze, input_labels, low_rank, merged
 
@@ -78,6 +79,13 @@ def test_labels_are_as_many_as_a_stem_reads():
             "unet_small", channels=3, cond_channels=world.cond_channels + more, **TINY["unet_small"]
         )
         assert len(found) == len(set(found)) == net.input_channels == net.stem.weight.shape[1]
+
+
+def test_labels_of_a_network_of_changes_are_as_many_as_it_reads():
+    world = flat_world(3)
+    net = DiffCastNetwork(channels=3, cond_channels=world.cond_channels, **TINY["unet_small"])
+    found = input_labels(world, change=True)
+    assert len(found) == len(set(found)) == net.body.stem.weight.shape[1]
 
 
 def test_frozen_parts_do_not_move():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gapzoo.core import VARIABLES, Channels, GapzooError, nearest
 from gapzoo.core.channels import LEVEL_UNITS
+from gapzoo.core.pressure import GRAVITY
 from gapzoo.data.observations.defaults import default_errors
 from gapzoo.data.observations.operators import LinearObservationOperator
 from gapzoo.data.units import conversion
@@ -154,7 +155,7 @@ def standard_pressure(height: Any) -> np.ndarray:
     low = np.minimum(np.asarray(height, float), 11000.0)
     high = np.maximum(np.asarray(height, float) - 11000.0, 0.0)
     ground = 1013.25 * (1 - 0.0065 * low / 288.15) ** 5.25588
-    return ground * np.exp(-9.80665 * high / (287.053 * 216.65))
+    return ground * np.exp(-GRAVITY * high / (287.053 * 216.65))
 
 
 _OPTIONAL = {"level": np.nan, "height": np.nan, "error": np.nan, "type": "", "station": ""}

@@ -35,7 +35,6 @@ ELEMENTS = (
     "nonCoordinateGeopotential",
     "nonCoordinateGeopotentialHeight",
     "specificHumidity",
-    "relativeHumidity",
     "nonCoordinatePressure",
     "pressureReducedToMeanSeaLevel",
     "airTemperatureAt2M",

@@ -14,7 +14,6 @@ Each has ``latitude``, ``longitude`` and ``channel`` for localisation.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from gapzoo.core import Channels, GapzooError, Grid
+from gapzoo.core.pressure import GAS_CONSTANT, GRAVITY, LAPSE
 from gapzoo.data.observations.operators import LinearObservationOperator, build_operator
-
-GRAVITY, GAS_CONSTANT, LAPSE_RATE = 9.80665, 287.05, 6.5e-3
 
 
 @dataclass(frozen=True)
@@ -54,27 +52,6 @@ class NonlinearOperator:
     def __call__(self, x: Tensor) -> Tensor:
         """(...,C,H,W) -> (...,N)."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Denormalised:
-    """Any operator on normalised states z: H(mean + std z); ``mean``, ``std`` broadcast."""
-
-    operator: Any
-    mean: Tensor
-    std: Tensor
-
-    def __len__(self) -> int:
-        return len(self.operator)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("latitude", "longitude", "channel"):
-            return getattr(self.operator, name)
-        raise AttributeError(name)
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """(...,C,H,W) -> (...,N)."""
-        return self.operator(self.mean + self.std * z)
 
 
 @dataclass(frozen=True)
@@ -196,8 +173,8 @@ class StationPressure(NonlinearOperator):
 
     def _ratio(self, x: Tensor) -> Tensor:
         """(...,N) pressure at the station over that at the model's surface."""
-        ratio = 1 - LAPSE_RATE * self.above / self.temperature(x)
-        return ratio ** (GRAVITY / (GAS_CONSTANT * LAPSE_RATE))
+        ratio = 1 - LAPSE * self.above / self.temperature(x)
+        return ratio ** (GRAVITY / (GAS_CONSTANT * LAPSE))
 
     def frozen(self, x: Tensor) -> LinearObservationOperator:
         """The linear operator with the temperature of a state (C,H,W); equal to this at it."""

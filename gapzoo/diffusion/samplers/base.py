@@ -65,7 +65,8 @@ class Sampler(abc.ABC):
                 from the denoiser's own ``start`` where it has one.
             generator: one random stream a member.
             shape: (B,C,H,W) or (C,H,W), needed where there is no state to start from.
-            start: time in (0, 1] to start at; the sampler's own where None.
+            start: time in (0, 1] to start at, but for a denoiser's own start; the sampler's own
+                where None.
             cond: conditioning handed to the denoiser, such as ``cond=``.
 
         Raises:

@@ -31,6 +31,9 @@ from gapzoo.diffusion.denoiser import Denoiser
 from gapzoo.diffusion.samplers import SAMPLERS
 from gapzoo.diffusion.samplers.base import Progress, Sampler
 
+LEAST = 1e-20
+"""Variance that a mode is taken to have at least."""
+
 
 @SAMPLERS.register("exponential")
 class ExponentialSampler(Sampler):
@@ -120,14 +123,19 @@ def kept(variance: Tensor, r: Tensor, s: Tensor) -> Tensor:
 
 def turn(variance: Tensor, r: Tensor, s: Tensor) -> Tensor:
     """a(r) - a(s), without the cancellation of small differences."""
-    root = variance.sqrt()
+    root = _root(variance)
     return torch.atan2((r - s) * root, variance + r * s)
 
 
 def pushed(variance: Tensor, r: Tensor, s: Tensor, level: Tensor) -> Tensor:
     """What a step from r to s makes of e, whose f is that of a noise level."""
     size = (variance + s**2).sqrt() * turn(variance, r, s)
-    return size * (variance + level**2).sqrt() / (level * variance.sqrt())
+    return size * (variance + level**2).sqrt() / (level * _root(variance))
+
+
+def _root(variance: Tensor) -> Tensor:
+    """Of a mode without variance the limit from above is taken."""
+    return variance.clamp(min=LEAST).sqrt()
 
 
 def straight(variance: Tensor, r: Tensor, s: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ TOLD = {
     "monthly_variance_ratio": metrics.Metric("variance ratio, months", "near", 1.0, digits=2),
     "annual_cycle_error": metrics.Metric("annual cycle error", "lower", 0.0),
     "spectrum_error": metrics.METRICS["spectrum_error"],
-    "persistence_bias": metrics.Metric("persistence bias", "lower", 0.0),
+    "persistence_bias": metrics.Metric("persistence bias", "near", 0.0),
     "high_relative": metrics.Metric("yearly highs over spread", "lower", 0.0),
     "low_relative": metrics.Metric("yearly lows over spread", "lower", 0.0),
     "nino34_pattern": metrics.Metric("Nino3.4 pattern", "higher", 1.0),
@@ -69,6 +69,7 @@ def run(
         found = compare(mine, other, forcing)
         scores = {"climate": _scores(found, mine, other)}
         series = _series({"run": mine, "reference": other})
+        told["members"] = mine.series[1].shape[1]
     if journal.progress:
         journal.progress(protocol.cases)
     stamps = [f"{other.months[0]:%Y-%m-%dT%H}"]
@@ -89,7 +90,9 @@ def _kept(folder: str) -> Iterator[Path]:
 def record(protocol: Protocol, setting: Setting, archive: Archive, folder: Path) -> Record:
     """The record of an archive's own years."""
     first, months = months_of(protocol.period)
-    folder = folder.with_name(f"{folder.name}-{archive.hash}-{first:%Y%m}-{months}")
+    folder = folder.with_name(
+        f"{folder.name}-{archive.hash}-{first:%Y%m}-{months}-{protocol.hours}h"
+    )
     refer(Recorder(folder, setting.world, first, months, 1, protocol.hours), archive)
     return Record(folder, setting.world)
 
@@ -99,6 +102,11 @@ def _require(protocol: Protocol, mine: Record, other: Record) -> None:
         raise GapzooError(
             f"{mine.folder} covers {mine.months[0]:%Y-%m} to {mine.months[-1]:%Y-%m}, protocol "
             f"'{protocol.name}' {other.months[0]:%Y-%m} to {other.months[-1]:%Y-%m}"
+        )
+    if mine.hours != other.hours:
+        raise GapzooError(
+            f"{mine.folder} has steps of {mine.hours} h, protocol '{protocol.name}' of "
+            f"{other.hours} h; simulate with hours={other.hours}"
         )
 
 

@@ -30,6 +30,7 @@ from gapzoo.leaderboard.methods import METHODS, Case, Network, Setting, case, me
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.scores import Scores
 from gapzoo.leaderboard.statistics import Arrays, statistics
+from gapzoo.tasks.sampling import NotFinite
 
 SONDES = "radiosondes"
 BLOCKS = 8
@@ -128,7 +129,12 @@ def _interval(values: list[float]) -> list[float] | None:
 
 
 def _cost(scored: list[Arrays]) -> dict[str, float]:
-    """CPU seconds of a forecast and of an analysis, all members, and wall seconds of both."""
+    """CPU seconds of a forecast and of an analysis, all members, and wall seconds of both.
+
+    Empty where there is no analysis.
+    """
+    if not scored:
+        return {}
     names = ("forecast_cpu", "analysis_cpu", "wall")
     means = np.mean([part["cost"] for part in scored], 0)
     return {name: round(float(value), 3) for name, value in zip(names, means, strict=True)}
@@ -139,7 +145,8 @@ def _departures(setting: Setting, scored: list[Arrays]) -> dict[str, Any]:
     for kind in ("innovations", "residuals", "withheld"):
         sums = innovations.merged(scored, kind)
         if sums is not None:
-            found[kind] = innovations.summary(setting.world, sums)
+            fitted = kind == "residuals"
+            found[kind] = innovations.summary(setting.world, sums, fitted)
     return found
 
 
@@ -219,8 +226,10 @@ class _Start:
 
     def run(self, journal: Journal, key: str) -> Arrays:
         """Statistics of every analysis, their names after ``NUMBER/``; fewer if it diverges."""
-        inner = dataclasses.replace(journal, progress=None)
+        inner = dataclasses.replace(journal, progress=None, wall=0.0, cpu=0.0, commits=[])
+        begun = np.array([clock.monotonic(), clock.process_time()])
         self._begin()
+        spent = np.array([clock.monotonic(), clock.process_time()]) - begun
         size, found, state = max(1, -(-len(self.positions) // BLOCKS)), Arrays(), Arrays()
         for first in range(0, len(self.positions), size):
             numbers = range(first, min(first + size, len(self.positions)))
@@ -229,7 +238,8 @@ class _Start:
             state = {k[6:]: v for k, v in made.items() if k.startswith("state/")}
             if not state:
                 break
-        return found
+        spent += (inner.wall, inner.cpu)
+        return {**found, "cost": spent, "commit": np.array(", ".join(inner.commits))}
 
     def _begin(self) -> None:
         setting, cycling = self.method.setting, self.protocol.cycling
@@ -260,7 +270,7 @@ class _Start:
             for number, drawn, part in self._analyses(numbers, before, analysis):
                 analysis = drawn
                 found |= {f"{number}/{name}": value for name, value in part.items()}
-        except Diverged:
+        except (Diverged, NotFinite):
             return found
         assert analysis is not None
         kept = {"analysis": analysis.numpy(), **self.method.memory()}
@@ -301,7 +311,7 @@ class _Start:
         seen = (world, net.stations, here.observations, net.errors, here.time)
         if background is not None:
             part["innovations"] = innovations.departures(*seen, background, analysis)
-        part["residuals"] = innovations.departures(*seen, analysis)
+        part["residuals"] = innovations.departures(*seen, analysis, fitted=True)
         if self.withheld is not None:
             part["withheld"] = self._against(here, analysis)
         return part

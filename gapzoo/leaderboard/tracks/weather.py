@@ -25,8 +25,9 @@ def run(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores by lead in hours, and the method's provenance; as every track."""
     method: ForecastMethod = FORECASTS.build(entry, setting=setting, protocol=protocol, **options)
-    journal.begin(method.provenance())
-    initial = _initial(protocol, setting)
+    initial, origin = _initial(protocol, setting)
+    told = {**method.provenance(), **origin}
+    journal.begin(told)
     hours = [protocol.hours * (n + 1) for n in range(method.steps)]
     scores = {h: Scores(setting.world, protocol.estimator) for h in hours}  # type: ignore[arg-type]
     positions = protocol.positions(setting.archive, setting.world, hours[-1])
@@ -40,7 +41,7 @@ def run(
     shown = {hours[0], hours[(len(hours) - 1) // 2], hours[-1]}
     summaries = {str(h): s.summary(maps=h in shown) for h, s in scores.items()}
     stamps = [f"{t:%Y-%m-%dT%H}" for t in times]
-    return summaries, {**method.provenance(), "initial_times": stamps}
+    return summaries, {**told, "initial_times": stamps}
 
 
 def _forecast(method: ForecastMethod, initial: Callable[[int], Tensor], position: int) -> Arrays:
@@ -66,12 +67,13 @@ def _by_lead(case: Arrays) -> dict[int, Arrays]:
     return found
 
 
-def _initial(protocol: Protocol, setting: Setting) -> Callable[[int], Tensor]:
-    """From a step to the initial ensemble (M, C, H, W), the same for all entries."""
+def _initial(
+    protocol: Protocol, setting: Setting
+) -> tuple[Callable[[int], Tensor], dict[str, str]]:
+    """From a step to the initial ensemble (M, C, H, W), the same for all entries; its weights."""
     if protocol.initial == "truth":
-        return lambda position: setting.reader.state(np.array([position])).expand(
-            protocol.members, -1, -1, -1
-        )
+        states = setting.reader.state
+        return lambda n: states(np.array([n])).expand(protocol.members, -1, -1, -1), {}
     if not protocol.analyses:
         raise GapzooError(f"protocol '{protocol.name}': 'analyses' must name a prior")
     density = protocol.densities[0]
@@ -84,4 +86,4 @@ def _initial(protocol: Protocol, setting: Setting) -> Callable[[int], Tensor]:
         generator = members_of(protocol.seed, protocol.members, density, here.time)
         return method.draw(here, generator)
 
-    return analyse
+    return analyse, {"analyses_sha256": method.checkpoint.hash}

@@ -54,6 +54,12 @@ def values(observations, **where) -> list[float]:
     return table["value"].tolist()
 
 
+def test_a_kind_of_levels_is_refused(tmp_path):
+    sounding(tmp_path / "own.bufr", 4, 58.47)
+    with pytest.raises(GapzooError, match=r"BUFR knows its own levels.*drop --level-kind"):
+        read_observations(tmp_path / "own.bufr", level_kind="sigma")
+
+
 def test_soundings_become_observations(tmp_path):
     path = tmp_path / "own.bufr"
     sounding(path, 4, 58.47)

@@ -76,10 +76,24 @@ def test_files_round_trip(tmp_path, suffix):
     observations = Observations(rows(level=[0.5, np.nan, 0.85]), "sigma")
     path = tmp_path / f"table{suffix}"
     observations.write(path)
-    back = read_observations(path, level_kind="sigma") if suffix == ".csv" else None
-    back = back or read_observations(path)
+    back = read_observations(path)
     pd.testing.assert_frame_equal(back.table, observations.table)
     assert back.level_kind == "sigma"
+
+
+def test_a_table_that_does_not_say_its_levels_is_not_guessed(tmp_path):
+    sigma, path = rows(level=[0.5, np.nan, 0.85]), tmp_path / "table.csv"
+    sigma.to_csv(path, index=False)
+    with pytest.raises(GapzooError, match=r"table\.csv: no level is above 1.*--level-kind sigma"):
+        read_observations(path)
+    assert read_observations(path, level_kind="sigma").level_kind == "sigma"
+    assert read_observations(path, level_kind="pressure").level_kind == "pressure"
+    sigma.assign(level_kind=["sigma", "sigma", "pressure"]).to_csv(path, index=False)
+    with pytest.raises(GapzooError, match="levels of sigma and pressure"):
+        read_observations(path)
+    for level in ([500.0, np.nan, 1.0], np.nan):
+        rows(level=level).to_csv(path, index=False)
+        assert read_observations(path).level_kind == "pressure"
 
 
 def test_unreadable_files_are_refused(tmp_path):

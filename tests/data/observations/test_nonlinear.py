@@ -5,7 +5,6 @@ import torch
 from gapzoo.core import Channels, GapzooError, Grid
 from gapzoo.data.observations.nonlinear import (
     ColumnIntegral,
-    Denormalised,
     StationPressure,
     WindSpeed,
     midway_layers,
@@ -103,11 +102,3 @@ def test_station_pressure_follows_the_standard_atmosphere():
     )
     assert raised(x)[0] == pytest.approx(101325.0) and raised(x)[1] > 113000
     assert torch.autograd.gradcheck(operator, state().requires_grad_(), fast_mode=True)
-
-
-def test_denormalised_operator_takes_normalised_states():
-    operator = WindSpeed.at(GRID, CHANNELS, *PLACES, np.full(3, 0.5))
-    mean, std = torch.full((33, 1, 1), 2.0), torch.full((33, 1, 1), 3.0)
-    wrapped, z = Denormalised(operator, mean, std), torch.randn(4, 33, 12, 24)
-    torch.testing.assert_close(wrapped(z), operator(2 + 3 * z))
-    assert torch.equal(wrapped.channel, operator.channel) and len(wrapped) == 3

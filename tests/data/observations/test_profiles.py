@@ -1,4 +1,4 @@
-"""Pressure levels over sigma levels, stations, several times, against outside formulas."""
+"""Pressure levels over sigma levels, and stations, against outside formulas."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from gapzoo.core.pressure import to_pressure
 from gapzoo.core.world import World
 from gapzoo.data.observations import Observations, build_operator, superob
 from gapzoo.data.observations.profiles import OnPressure, operators_for
-from gapzoo.data.observations.trajectory import in_time
 
 GRID = Grid(np.arange(12) * 15 - 82.5, np.arange(24) * 15.0)
 SIGMA = (0.025, 0.095, 0.2, 0.34, 0.51, 0.685, 0.835, 0.95)
@@ -116,26 +115,6 @@ def test_a_mixed_table_is_observed_row_for_row():
     levels = Channels(["temperature@500", "temperature@850"], "pressure")
     with pytest.raises(GapzooError, match="already"):
         OnPressure.at(GRID, levels, *places(2))
-
-
-def test_between_states_it_is_linear_in_time_with_an_adjoint():
-    lat, lon, variable, _ = places(40)
-    operator = build_operator(GRID, CHANNELS, lat, lon, variable, np.full(40, 0.5))
-    states = pd.DatetimeIndex(["2008-12-08T00", "2008-12-08T06", "2008-12-08T18"])
-    start, rate = state().float(), state(1).float() / 10
-    hours = np.linspace(0, 18, 40)
-    seen = states[0] + pd.to_timedelta(hours, unit="h")
-    timed = in_time(operator, seen, states)
-    x = torch.stack([start, start + 6 * rate, start + 18 * rate])
-    expected = operator(start) + torch.from_numpy(hours).float() * operator(rate)
-    torch.testing.assert_close(timed(x.flatten(0, 1)), expected, rtol=1e-4, atol=1e-3)
-    g = torch.Generator().manual_seed(1)
-    a, y = torch.randn(99, 12, 24, generator=g).double(), torch.randn(40, generator=g).double()
-    left, right = (timed(a) * y).sum(), (a * timed.adjoint(y)).sum()
-    assert abs(left - right) < 1e-10 * abs(left)
-    assert timed.channel[0] < 33 <= timed.channel[20] < 66 <= timed.channel[39]
-    with pytest.raises(GapzooError, match="observation 0 at 2008-12-08 19:00:00: outside"):
-        in_time(operator, seen + pd.Timedelta(hours=19), states)
 
 
 def test_superobs_of_profiles_keep_stations_apart():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from gapzoo.core import GapzooError, Registry
 from gapzoo.data.observations.form import Observations
 
@@ -31,10 +33,27 @@ def read_observations(path: str | Path, **options: Any) -> Observations:
         raise GapzooError(f"{path}: {error}") from error
 
 
+def kind_of_levels(levels: Any, said: Any, given: str | None) -> str:
+    """The kind that was ``given``, else what the file ``said``, else pressure.
+
+    Raises:
+        GapzooError: where neither is and the levels are those of sigma.
+    """
+    if given or said:
+        return str(given or said)
+    known = pd.to_numeric(pd.Series(levels), errors="coerce").dropna()
+    if len(known) and (known <= 1).all():
+        raise GapzooError(
+            "no level is above 1, and the file has no 'level_kind': give --level-kind sigma (or "
+            "pressure, if they are hPa), or add that column"
+        )
+    return "pressure"
+
+
 def write_observations(observations: Observations, path: str | Path) -> None:
     """Write a file by its suffix."""
     path = Path(path)
     WRITERS[path.suffix](observations, path)
 
 
-__all__ = ["READERS", "WRITERS", "read_observations", "write_observations"]
+__all__ = ["READERS", "WRITERS", "kind_of_levels", "read_observations", "write_observations"]

@@ -28,13 +28,15 @@ KINDS = {0: "synop", 1: "ship", 2: "radiosonde", 3: "satellite", 4: "aircraft", 
 
 
 @READERS.register(".bufr")
-def read_bufr(path: Path) -> Observations:
+def read_bufr(path: Path, level_kind: str | None = None) -> Observations:
     """Read every message of a file.
 
     Raises:
-        GapzooError: where eccodes is not installed, a message cannot be decoded, or nothing that
-            gapzoo knows is in the file.
+        GapzooError: where eccodes is not installed, a message cannot be decoded, nothing that
+            gapzoo knows is in the file, or a ``level_kind`` is given.
     """
+    if level_kind:
+        raise GapzooError("BUFR knows its own levels, which are of pressure; drop --level-kind")
     table = decode(path)
     ground = table["category"].isin(GROUND)
     parts = [*_tables(table[~ground], _profiles), *_tables(table[ground], _stations)]

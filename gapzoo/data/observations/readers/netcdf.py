@@ -8,7 +8,7 @@ import xarray as xr
 
 from gapzoo.core import GapzooError
 from gapzoo.data.observations.form import Observations
-from gapzoo.data.observations.readers import READERS, WRITERS
+from gapzoo.data.observations.readers import READERS, WRITERS, kind_of_levels
 
 
 @READERS.register(".nc")
@@ -19,9 +19,8 @@ def read_netcdf(path: Path, level_kind: str | None = None) -> Observations:
             data = data.load()
     except ValueError as error:
         raise GapzooError(f"no NetCDF file that xarray can open: {error}") from error
-    if level_kind:
-        data = data.assign_attrs(level_kind=level_kind)
-    return Observations.from_xarray(data)
+    kind = kind_of_levels(data.get("level"), data.attrs.get("level_kind"), level_kind)
+    return Observations.from_xarray(data.assign_attrs(level_kind=kind))
 
 
 @WRITERS.register(".nc")

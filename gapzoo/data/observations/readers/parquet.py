@@ -8,7 +8,7 @@ import pandas as pd
 
 from gapzoo.core import GapzooError
 from gapzoo.data.observations.form import Observations
-from gapzoo.data.observations.readers import READERS, WRITERS
+from gapzoo.data.observations.readers import READERS, WRITERS, kind_of_levels
 
 _FIX = "reading and writing Parquet needs pyarrow: pip install pyarrow"
 
@@ -22,7 +22,8 @@ def read_parquet(path: Path, level_kind: str | None = None) -> Observations:
         raise GapzooError(_FIX) from error
     except ValueError as error:
         raise GapzooError(f"no Parquet table: {error}") from error
-    return Observations(table, level_kind or table.attrs.get("level_kind", "pressure"))
+    said = table.attrs.get("level_kind")
+    return Observations(table, kind_of_levels(table.get("level"), said, level_kind))
 
 
 @WRITERS.register(".parquet")

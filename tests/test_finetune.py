@@ -105,7 +105,7 @@ def test_new_channels_begin_at_the_wiener_filter(finer, archive, tmp_path):
     made = fit.fit(recipe.load(few, changes), tmp_path / "run", tmp_path / "few")
     more = tmp_path / "more.yaml"
     more.write_text(recipe_text(archive.path, name="more", precision="fp32"))
-    wanted = prepare.finetuning(str(made), more, ["precision=fp32"])
+    wanted = prepare.finetuning(str(made), more)
     data = prepare.data_of(wanted)
     module = prepare.prepare(wanted, data)
     assert data.world.channels.labels == list(NAMES)
@@ -158,6 +158,8 @@ def test_the_parents_covariance_and_normalisation_are_kept_on_purpose(tune, arch
 
 
 def test_what_does_not_fit_on_purpose_is_refused(tune, finer):
+    with expect(GapzooError, "'model' is the parent's"):
+        tune(finer, "model=unet_base")
     with expect(GapzooError, "'normalisation: parent'", "other channels or another grid"):
         tune(finer, "normalisation=parent")
     with expect(GapzooError, "no covariance of these channels"):

@@ -13,7 +13,7 @@ import torch
 from models import TINY, recipe_text, toy
 from worlds import NAMES, expect
 
-from gapzoo import checkpoint, fit, recipe
+from gapzoo import checkpoint, cli, fit, recipe
 from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader, States, world_of
 
@@ -226,6 +226,12 @@ def test_shipped_recipes_are_built_and_stepped(path, archive, tmp_path):
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(r["value"]) for r in csv.DictReader(file) if r["name"] == "val/loss"]
     assert len(losses) == 1 and 0.1 < losses[0] < 3
+
+
+def test_a_run_goes_on_by_its_own_recipe_alone(tmp_path, capsys):
+    """A change beside --resume would be lost."""
+    assert cli.main(["train", "--resume", str(tmp_path), "max_steps=3"]) == 2
+    assert "a run goes on by its own recipe" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_no_run_is_refused(tmp_path):

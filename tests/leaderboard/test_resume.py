@@ -112,6 +112,13 @@ def test_a_case_that_was_cut_off_is_made_again(tmp_path):
     assert (tmp_path / ".gitignore").read_text() == "*\n", "git does not see what is unfinished"
 
 
+def test_what_was_made_in_parts_brings_its_own_cost():
+    journal, spent = Journal(), np.array([5.0, 4.0])
+    journal.case("one", lambda: {"cost": spent, "commit": np.array("first, second")})
+    assert (journal.wall, journal.cpu) == (5.0, 4.0)
+    assert journal.commits == ["first", "second"]
+
+
 def test_the_command_of_a_named_row_makes_that_row_again(archive, tmp_path):
     """Without its name it would be written over another row of the same method."""
     from gapzoo.cli import parser

@@ -42,6 +42,7 @@ from gapzoo.core.errors import GapzooError
 from gapzoo.core.world import World
 
 GRAVITY = 9.80665
+"""m s-2."""
 GAS_CONSTANT = 287.05
 """Of dry air, J kg-1 K-1."""
 EPSILON = 0.608

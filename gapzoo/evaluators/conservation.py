@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from gapzoo.core import Channels, GapzooError
+from gapzoo.core.pressure import GRAVITY
 from gapzoo.evaluators import EVALUATORS
 from gapzoo.evaluators.base import Evaluator, Sums, area_sum
 
-GRAVITY = 9.80665
-"""m s-2."""
 HEAT_CAPACITY = 1004.64
 """Of dry air at constant pressure, J kg-1 K-1."""
 LATENT_HEAT = 2.501e6

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gapzoo.core import VARIABLES, GapzooError
+from gapzoo.core.pressure import GRAVITY
 from gapzoo.leaderboard import intervals, metrics
 from gapzoo.leaderboard.metrics import FIELD, Metric
 from gapzoo.leaderboard.metrics import is_score as _is
@@ -22,7 +23,6 @@ from gapzoo.leaderboard.rows import FOLDER, protocols, rows
 from gapzoo.leaderboard.tables import Ranking, heads, is_number, row_name, setting_name
 
 ASSETS = Path(__file__).parent / "assets"
-GRAVITY = 9.80665
 UNITS = {
     "m2 s-2": ("m", 1 / GRAVITY),
     "Pa": ("hPa", 0.01),

@@ -22,6 +22,7 @@ from rich.style import Style
 from rich.text import Text
 
 from gapzoo.core import GapzooError, Grid, nearest
+from gapzoo.core.pressure import GRAVITY
 
 COAST = Path(__file__).parent / "assets" / "coastline.npy"
 BREAK = 32767
@@ -29,7 +30,7 @@ BREAK = 32767
 SHOWN = {
     "Pa": ("hPa", 0.01),
     "kg kg-1": ("g/kg", 1000.0),
-    "m2 s-2": ("gpm", 1 / 9.80665),
+    "m2 s-2": ("gpm", 1 / GRAVITY),
     "m": ("mm", 1000.0),
     "m s-1": ("m/s", 1.0),
     "J m-2": ("kJ/m2", 1e-3),

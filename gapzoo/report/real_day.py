@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from gapzoo.core import VARIABLES
-from gapzoo.core.pressure import HEADLINE, to_pressure
+from gapzoo.core.pressure import GRAVITY, HEADLINE, to_pressure
 from gapzoo.core.world import World
 from gapzoo.report.figures import COLOURS, analysis_maps, draw_map, rank_histograms
 from gapzoo.report.forecast import land_of
@@ -22,7 +22,7 @@ from gapzoo.tasks.real_state import RealState
 from gapzoo.tasks.soundings import Verdict
 
 SHOWN = ("temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
-UNITS = {"kg kg-1": ("g/kg", 1e3), "Pa": ("hPa", 0.01), "m2 s-2": ("m", 1 / 9.80665)}
+UNITS = {"kg kg-1": ("g/kg", 1e3), "Pa": ("hPa", 0.01), "m2 s-2": ("m", 1 / GRAVITY)}
 """SI units to what is shown, and the factor."""
 SATURATION = 0.85
 """Share of the biases that colours tell apart: those of the highest level are far larger."""

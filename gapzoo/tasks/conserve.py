@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError
+from gapzoo.core.pressure import GRAVITY
 from gapzoo.core.world import World
 from gapzoo.diffusion.guidance import GaussianConstraint
-from gapzoo.evaluators.conservation import GRAVITY, dry_mass, sigma_thickness
+from gapzoo.evaluators.conservation import dry_mass, sigma_thickness
 from gapzoo.tasks.rollout import Observe
 
 

@@ -79,6 +79,14 @@ def test_spec_describes_the_archive(source):
     np.testing.assert_array_equal(ground, speedy_runs.model().surface_geopotential)
 
 
+def test_a_year_ends_on_its_last_day():
+    from gapzoo.data import SOURCES
+
+    one = SOURCES.build("speedy", start="1990", end="1990").times
+    assert str(one[0]) == "1990-01-01 00:00:00" and str(one[-1]) == "1990-12-31 18:00:00"
+    assert SOURCES.build("speedy", start="1990-02", end="1990-02").times[-1].day == 28
+
+
 def test_arguments_that_contradict_are_refused():
     from gapzoo.data import SOURCES
 

@@ -30,7 +30,7 @@ class SpeedySource:
     Args:
         truncation: 21 (64x32) or 31 (96x48).
         start: first day.
-        end: last day, inclusive.
+        end: last day, month or year, inclusive.
         hours: time between steps.
         seed: of the first perturbations; another seed is another realisation of the same years.
         spin_up_days: thrown away at the start of each segment.
@@ -56,13 +56,13 @@ class SpeedySource:
     ) -> None:
         if sst not in ("observed", "climatology"):
             raise GapzooError(f"sst '{sst}'; it is 'observed' or 'climatology'")
-        if pd.Timestamp(end) < pd.Timestamp(start):
+        if pd.Period(end).end_time < pd.Timestamp(start):
             raise GapzooError(f"end {end} lies before start {start}; swap them")
         self.arguments = {k: v for k, v in locals().items() if k not in ("self",)}
         self.truncation, self.hours, self.seed, self.sst = truncation, hours, seed, sst
         self.spin_up, self.segment_shards = pd.Timedelta(days=spin_up_days), segment_shards
         self.sst_offset, self.parameters = sst_offset, parameters
-        last = pd.Timestamp(end) + pd.Timedelta(days=1) - pd.Timedelta(hours=hours)
+        last = pd.Period(end).end_time.ceil("D") - pd.Timedelta(hours=hours)
         self.times = pd.date_range(start, last, freq=f"{hours}h")
 
     @cached_property

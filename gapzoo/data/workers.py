@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -68,11 +69,22 @@ def _processes(count: int, cores: list[int]) -> ProcessPoolExecutor:
 
 def _pin(queue: Any) -> None:
     """Give this process one thread, and one core of its own where the system can."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS=flags.strip())
+    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS=_flags(os.environ.get("XLA_FLAGS", "")))
     core = queue.get()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
+
+
+def _flags(given: str) -> str:
+    """XLA's flags: one thread, and no instructions that only some x86-64 processors have.
+
+    With wider ones sums are rounded in another order, and a chaotic simulator makes another
+    realisation of its climate.
+    """
+    flags = [given, "--xla_cpu_multi_thread_eigen=false"]
+    if platform.machine() in ("x86_64", "AMD64") and "--xla_cpu_max_isa" not in given:
+        flags.append("--xla_cpu_max_isa=AVX2")
+    return " ".join(flags).strip()
 
 
 class _ComputedHere:

@@ -2,9 +2,10 @@
 
 By calendar month n a record has counts and sums of anomalies a from the world's climatology, so
 
-    mean_n = sum a / count,    bias = 1/12 sum_n (mean_n - mean_n of the reference)
+    mean_n = sum a / count,    X_n = mean_n + mean of the climatology over the same steps
+    bias = 1/12 sum_n (X_n - X_n of the reference)
     variance = 1/12 sum_n (sum a^2 / count - mean_n^2)          of single steps
-    annual cycle Z = 1/6 sum_n (climate_n + mean_n) exp(-i w n)
+    annual cycle Z = 1/6 sum_n X_n exp(-i w n)
     error of the cycle = sqrt(<|Z - Z_ref|^2> / <|Z_ref|^2>)
 
 with <.> the area mean. Monthly means less their own mean of that calendar month give the rest: the
@@ -149,10 +150,10 @@ class Record:
 
     @cached_property
     def cycle(self) -> np.ndarray:
-        """(12, V, H, W) mean fields by calendar month."""
-        middles = pd.date_range("1995-01-01", periods=12, freq="MS") + pd.Timedelta(days=15)
-        climate = self.diagnostics(self.world.mean(middles).double()).numpy()
-        return climate + self.mean
+        """(12, V, H, W) mean fields by calendar month; NaN where there is none."""
+        with np.errstate(invalid="ignore"):
+            whole = self.sums["sum"] + self.sums["climate"]
+            return whole / self.sums["count"][:, None, None, None]
 
     @cached_property
     def persistence(self) -> np.ndarray:
@@ -264,7 +265,7 @@ def known_in(forcing: Forcing, *records: Record) -> bool:
 def _field(run: Record, other: Record, v: int) -> dict[str, float]:
     world, mean = run.world, lambda f: float(area_mean(run.world, f))
     known = np.isfinite(run.mean[:, v, 0, 0]) & np.isfinite(other.mean[:, v, 0, 0])
-    off = (run.mean[:, v] - other.mean[:, v])[known].mean(0)
+    off = (run.cycle[:, v] - other.cycle[:, v])[known].mean(0)
     spread = np.sqrt(mean(other.variance[v]))
     found = {
         "bias": mean(off),

@@ -11,7 +11,8 @@ A folder grows month by month, and nothing in memory grows with the length of th
 run killed at any moment is taken up from the end of its last whole month, to the bit. With the
 anomalies a of a field from the climatology's, by calendar month:
 
-    count, sum of a, sum of a^2, sum of a(t) a(t + step), power of a by zonal wavenumber
+    count, sum of a, sum of a^2, sum of a(t) a(t + step), power of a by zonal wavenumber,
+    sum of the climatology itself, which need not be another record's
     mean over years of the greatest and least value of a year
 """
 
@@ -114,10 +115,12 @@ class Recorder:
 
     def _count(self, time: pd.Timestamp, fields: np.ndarray) -> None:
         """Add one step to the month and to the running statistics."""
-        anomaly, n, sums = fields - self._climate(time), time.month - 1, self.sums
+        climate, n, sums = self._climate(time), time.month - 1, self.sums
+        anomaly = fields - climate
         self._month += fields
         sums["count"][n] += len(fields)
         sums["sum"][n] += anomaly.sum(0)
+        sums["climate"][n] += len(fields) * climate.astype(np.float64)
         sums["square"][n] += (anomaly**2).sum(0)
         if "previous" in sums:
             sums["lagged"] += (anomaly * sums["previous"]).sum(0)
@@ -185,7 +188,7 @@ class Recorder:
         v, (h, w) = len(self.diagnostics.labels), self.world.grid.shape
         zeros = {"count": (12,), "sum": (12, v, h, w), "square": (12, v, h, w), "years": ()}
         zeros |= {"lagged": (v, h, w), "lagged_square": (v, h, w), "power": (12, v, w // 2 + 1)}
-        zeros |= {"highs": (v, h, w), "lows": (v, h, w)}
+        zeros |= {"highs": (v, h, w), "lows": (v, h, w), "climate": (12, v, h, w)}
         sums = {name: np.zeros(shape) for name, shape in zeros.items()}
         sums["year_high"] = np.full((self.members, v, h, w), -np.inf)
         sums["year_low"] = np.full((self.members, v, h, w), np.inf)

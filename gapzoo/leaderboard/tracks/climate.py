@@ -122,7 +122,7 @@ def _scores(found: dict[str, Any], mine: Record, other: Record) -> dict[str, Any
     }
     maps = {
         label: {
-            "bias": packed(np.nanmean(mine.mean[:, v] - other.mean[:, v], 0)),
+            "bias": packed(np.nanmean(mine.cycle[:, v] - other.cycle[:, v], 0)),
             "variance_ratio": {
                 "title": "variance over the reference's",
                 "units": "",

@@ -26,17 +26,20 @@ def seasonal(args: argparse.Namespace) -> None:
     sea = sea_of(wanted, rollout.world, own, **settings)
     claim(folder, identity)
     run = Seasons(rollout, folder, wanted.times, wanted.months, wanted.members, attributes)
-    stopped = ""
+    stopped = None
     left = run.left(wanted.group)
     with progress("months", wanted.months * sum(map(len, left))) as advance:
         for group in left:
             try:
                 run.run(starts_of(group, initial, sea, wanted, "seasonal"), advance)
             except Unphysical as error:
-                stopped = str(error)
+                stopped = error
                 CONSOLE.print(f"starts of {group[0]:%Y-%m-%d} and beside: {error}")
-    page = _report(run, wanted, archive_of(wanted.truth) or sea.archive, args.against, stopped)
+    why, truth = str(stopped or ""), archive_of(wanted.truth) or sea.archive
+    page = _report(run, wanted, truth, args.against, why)
     CONSOLE.print(f"monthly means written to {folder / 'monthly.zarr'}, report to {page}")
+    if stopped is not None:
+        raise stopped
 
 
 def _report(run: Any, wanted: Any, truth: Any, others: list[Path], stopped: str) -> Path:

@@ -64,12 +64,28 @@ class SeaSurface:
             return persisted(world, np.zeros((len(world.forcing_channels), *world.grid.shape)))
         if self.kind == "observed":
             return self._observed
-        anomaly = self._observed(pd.DatetimeIndex([known]))[0]
+        anomaly = self._departure(known)
         if self.kind == "persisted":
             return persisted(world, anomaly)
         if self.kind == "damped":
             return damped(world, anomaly, known, self._decay)
         return self.inverse.variant(world, anomaly, known)
+
+    def _departure(self, known: pd.Timestamp) -> np.ndarray:
+        """(F, H, W) anomalies at a time; but for the sea's, from that day of the training years.
+
+        The climatology's few harmonics miss where ice comes and goes. That is the same in every
+        year, and no anomaly that persists.
+        """
+        anomaly = np.array(self._observed(pd.DatetimeIndex([known]))[0])
+        rest = [n for n, name in enumerate(self.world.forcing_channels) if name != SEA]
+        if rest and "train" in self.world.details:
+            first, last = (pd.Timestamp(str(day)) for day in self.world.details["train"])
+            years = range(first.year - known.year, last.year - known.year + 1)
+            every = pd.DatetimeIndex([known + pd.DateOffset(years=n) for n in years])
+            inside = every[(every >= first) & (every <= last)]
+            anomaly[rest] -= self._observed(inside)[:, rest].mean(0)
+        return anomaly
 
     def _warmed(self, plain: Variant) -> Variant:
         if not self.offset:

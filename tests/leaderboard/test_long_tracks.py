@@ -63,11 +63,15 @@ def test_a_nearly_perfect_season_has_skill_and_persistence_has_a_row(archive, tm
     assert other["scores"]["may_jja"]["acc"] < row["scores"]["may_jja"]["acc"]
     rows.refuse_unlike(row, other)
     json.dumps(row)
+    seasonal_run(archive, tmp_path / "fewer", members=2)
+    fewer = rows.run(SEASONAL, archive, "folder", {"path": str(tmp_path / "fewer")})
+    assert (row["members"], fewer["members"]) == (3, 2)
+    rows.refuse_unlike(row, fewer)
 
 
 def test_runs_that_do_not_fit_the_protocol_are_refused(archive, tmp_path):
-    seasonal_run(archive, tmp_path / "few", members=2)
-    with expect(GapzooError, "has 2 members and 6 months", "has 3 and 6"):
+    seasonal_run(archive, tmp_path / "few", members=1)
+    with expect(GapzooError, "has 1 members and 6 months", "has 3 members"):
         rows.run(SEASONAL, archive, "folder", {"path": str(tmp_path / "few")})
     with expect(GapzooError, "it is the folder of a run, or 'persistence'"):
         rows.run(SEASONAL, archive, "gap", {})
@@ -97,6 +101,11 @@ def test_another_realisation_and_a_shorter_run(archive, tmp_path):
     scores = row["scores"]["climate"]
     assert 0.01 < scores["bias_relative"] < 0.3 and abs(scores["variance_ratio"] - 1) < 0.1
     assert list((tmp_path / "kept").iterdir())
+    itself = Recorder(tmp_path / "itself", world_of(other), pd.Timestamp("1979-01-01"), 24, 1, 24)
+    refer(itself, archive)  # by another climatology: a mean state is a mean state
+    row = rows.run(CLIMATE, archive, "folder", {"path": str(tmp_path / "itself"), **kept})
+    scores = row["scores"]["climate"]
+    assert scores["bias_relative"] < 1e-4 and scores["annual_cycle_error"] < 1e-4
     short = Recorder(tmp_path / "short", world, pd.Timestamp("1979-01-01"), 12, 1, 24)
     refer(short, other)
     with expect(GapzooError, "covers 1979-01 to 1979-12", "1980-12"):

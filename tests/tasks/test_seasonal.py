@@ -1,12 +1,16 @@
 """gapzoo seasonal: monthly means, kills, cross-validation, known skill, the sea's assumptions."""
 
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import xarray as xr
 from models import saved, toy_forecaster, toy_prior
-from worlds import expect, toy_archive
+from worlds import expect, flat_world, toy_archive
 
 from gapzoo import checkpoint, cli
 from gapzoo.core import GapzooError, MemberGenerator
@@ -226,6 +230,35 @@ def test_every_assumption_about_the_sea(archive, world, kind):
     np.testing.assert_allclose(warm(known)[0, 0], truth + 2, atol=1e-4)
 
 
+@pytest.mark.parametrize("lost", [0.0, 0.2], ids=["climatological", "melting"])
+def test_ice_that_is_the_same_every_year_is_no_anomaly(lost):
+    """What the climatology's harmonics miss does not persist; what a year has on its own does."""
+    flat = flat_world()
+    twice = np.zeros((1, 2, *flat.grid.shape), np.float32)
+    world = dataclasses.replace(
+        flat,
+        forcing_channels=("sea_surface_temperature", "sea_ice_cover"),
+        forcing_climatology=twice,
+        forcing_std=np.ones(2),
+        details={"train": ["1980-01-01", "1989-12-31"]},
+    )
+    times = pd.date_range("1980-01-01", "1991-12-31", freq="D")
+    fields = np.repeat(twice, len(times), 0)
+    fields[:, 0] = (0.1 * (times.year - 1980).to_numpy())[:, None, None]
+    fields[times.month < 4, 1] = 1.0
+    fields[times.year == 1991, 1] -= lost
+    whole = SimpleNamespace(
+        forcing_channels=world.forcing_channels,
+        times=times,
+        read=lambda name, rows: fields[rows],
+        path=Path("ice.zarr"),
+    )
+    later = pd.DatetimeIndex(["1991-06-01"])
+    for day in ("1991-02-28", "1991-05-01"):
+        sea = SeaSurface("persisted", world, whole).at(pd.Timestamp(day))
+        np.testing.assert_allclose(sea(later)[0, :, 0, 0], [1.1, -lost], atol=1e-5)
+
+
 def test_monthly_anomalies_of_an_archive(archive, world):
     found = monthly_anomalies(archive, world, "1979-03-01", "1979-04-30")
     rows = archive.indices("1979-04-01", "1979-04-30")
@@ -271,3 +304,5 @@ def test_the_command_writes_scores_and_a_page(tmp_path):
     page = (tmp_path / "one" / "report.html").read_text()
     for text in ("persistence", "Reliability", "1 May", "acc_tropics", "Nino3.4"):
         assert text in page
+    far = [str(recipe), "perturb=1e4", "--output", str(tmp_path / "far")]
+    assert cli.main(["seasonal", *far]) == 2  # no start was carried through

@@ -52,6 +52,7 @@ def run(
         folder = Path(str(options.get("path", "")))
         months, told = read_months(folder, channels), origin(folder)
         _require(months, times, protocol, folder)
+        told["members"] = len(next(iter(months.values())))
     elif entry != "persistence":
         raise GapzooError(f"entry '{entry}'; it is the folder of a run, or 'persistence'")
     journal.begin(told)
@@ -92,10 +93,10 @@ def _require(months: Months, times: pd.DatetimeIndex, protocol: Protocol, folder
     if lost:
         raise GapzooError(f"{folder} lacks {len(lost)} starts, first {lost[0]:%Y-%m-%d}")
     members, leads = next(iter(months.values())).shape[:2]
-    if members != protocol.members or leads < MONTHS:
+    if members < 2 or leads < MONTHS:
         raise GapzooError(
             f"{folder} has {members} members and {leads} months; protocol '{protocol.name}' has "
-            f"{protocol.members} and {MONTHS}"
+            f"{protocol.members} members, of which a costly model may have fewer, and {MONTHS}"
         )
 
 

@@ -17,12 +17,14 @@ def assimilate(args: argparse.Namespace) -> None:
     from gapzoo.data.observations import read_observations
     from gapzoo.report import assimilation as report
     from gapzoo.tasks.assimilate import AssimilationRecipe, Run
+    from gapzoo.tasks.settings import device_of
 
     values = recipe.read(args.recipe, args.changes)
     wanted = recipe.typed(AssimilationRecipe, values, str(args.recipe))
     options = {"level_kind": args.level_kind} if args.level_kind else {}
     observations = read_observations(args.observations, **options)
     prior = checkpoint.load(wanted.prior)
+    prior.network.to(device_of(wanted.device))
     run = Run(
         task=_task(wanted, prior),
         recipe=wanted,
@@ -52,10 +54,12 @@ def _task(wanted: Any, prior: Any) -> Any:
     from gapzoo.leaderboard.cycles import static_error
     from gapzoo.tasks.assimilation import Assimilation
     from gapzoo.tasks.sampling import Sampling
+    from gapzoo.tasks.settings import device_of
 
     network, world = None, prior.world
     if needs_checkpoint(wanted.forecaster):
         network = checkpoint.load(wanted.forecaster)
+        network.network.to(device_of(wanted.device))
         forecaster = network.forecaster_in(world)
     else:
         forecaster = FORECASTERS.build(wanted.forecaster, world=world)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -57,6 +59,12 @@ class MemberGenerator:
         numbers = self.members
         parts = [numbers[i : i + chunk] for i in range(0, len(numbers), chunk)]
         return [MemberGenerator(self.seed, part, self.device) for part in parts]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same streams, whose numbers go to another device."""
+        other = copy.copy(self)
+        other.device = torch.device(device)
+        return other
 
     def _check(self, shape: Sequence[int]) -> None:
         if shape[0] != len(self):

@@ -52,6 +52,15 @@ class ZonalCovariance(CovarianceOperator):
             )
         self.vectors, self.shape = [v.to(torch.complex64) for v in vectors], shape
         self.eigenvalues = _checked(eigenvalues.float())
+        self._moved: dict[torch.device, list[Tensor]] = {}
+
+    def _basis(self, like: Tensor) -> list[Tensor]:
+        """The vectors where a tensor is; to another device they are copied once, for all copies."""
+        if like.device == self.vectors[0].device:
+            return self.vectors
+        if like.device not in self._moved:
+            self._moved[like.device] = [v.to(like.device) for v in self.vectors]
+        return self._moved[like.device]
 
     @classmethod
     def fit(
@@ -118,7 +127,7 @@ class ZonalCovariance(CovarianceOperator):
     def products(self, a: Tensor, b: Tensor) -> Tensor:
         """Means of Re(a b*) over states (N,C,H,W): of each mode, then of a tail's direction."""
         inside, rest, sizes = [], [], []
-        for x, y, e in zip(_modes(a), _modes(b), self.vectors, strict=True):
+        for x, y, e in zip(_modes(a), _modes(b), self._basis(a), strict=True):
             e = e.to(x)
             p, q = _along(x, e), _along(y, e)
             inside.append((p * q.conj()).real.mean(0))
@@ -150,13 +159,13 @@ class ZonalCovariance(CovarianceOperator):
     def analyse(self, v: Tensor) -> Tensor:
         """(B, sum of R_m) complex coefficients of v (B,C,H,W); the tail's are not among them."""
         modes = _modes(v)
-        parts = [_along(x, e.to(x)) for x, e in zip(modes, self.vectors, strict=True)]
+        parts = [_along(x, e.to(x)) for x, e in zip(modes, self._basis(v), strict=True)]
         return torch.cat(parts, 1)
 
     def synthesise(self, coefficients: Tensor, like: Tensor) -> Tensor:
         """State (B,C,H,W) of the coefficients."""
         parts = coefficients.split(self.ranks, 1)
-        return self._grid([c @ e.T.to(c) for c, e in zip(parts, self.vectors, strict=True)])
+        return self._grid([c @ e.T.to(c) for c, e in zip(parts, self._basis(like), strict=True)])
 
     def _grid(self, waves: list[Tensor]) -> Tensor:
         """(B,C,H,W) of its Fourier coefficients (B, C*H), one wavenumber after another."""
@@ -168,7 +177,7 @@ class ZonalCovariance(CovarianceOperator):
         values = self.eigenvalues.to(device=v.device, dtype=v.dtype)
         gains = _rows(gain(values, *[s.to(values).reshape(-1, 1) for s in scalars]), values)
         inside = gains[:, : sum(self.ranks)]
-        parts = zip(_modes(v), self.vectors, inside.split(self.ranks, 1), strict=True)
+        parts = zip(_modes(v), self._basis(v), inside.split(self.ranks, 1), strict=True)
         waves = []
         for (x, e, g), tail in zip(parts, self.tails(gains).unbind(1), strict=True):
             e = e.to(x)
@@ -240,6 +249,7 @@ class RegressedErrors(ZonalCovariance):
 
     def __init__(self, climatology: ZonalCovariance, eigenvalues: Tensor, gain: Tensor) -> None:
         super().__init__(climatology.vectors, eigenvalues, climatology.shape)
+        self._moved = climatology._moved
         self.gain = gain
 
 

@@ -147,8 +147,9 @@ class ConvCastForecaster(Forecaster):
         forcings: Sequence[np.ndarray | None],
         generators: Sequence[MemberGenerator | None],
     ) -> list[Tensor]:
-        """All initial times as one batch."""
+        """All initial times as one batch; computed where the network is."""
         sizes, state = [len(s) for s in states], torch.cat(list(states))
+        home, state = state.device, state.to(next(self.network.parameters()).device)
         self.check(state, hours)
         parts = -(-hours // LONGEST)
         lead = hours / parts
@@ -161,7 +162,7 @@ class ConvCastForecaster(Forecaster):
                 conds.append(cond.expand(size, -1, -1, -1))
             drawn = self.drawn(generators, state.split(sizes))
             state = self._apply(state, lead, torch.cat(conds), *drawn)
-        return list(state.split(sizes))
+        return list(state.to(home).split(sizes))
 
     def _apply(self, state: Tensor, hours: float, cond: Tensor, *drawn: Tensor) -> Tensor:
         leads = torch.full((len(state),), float(hours), device=state.device)

@@ -32,6 +32,7 @@ from gapzoo.data.observations import (
 )
 from gapzoo.tasks.assimilation import Assimilation, constraint
 from gapzoo.tasks.sampling import Sampling
+from gapzoo.tasks.settings import device_of
 
 METHODS = Registry("entry", "gapzoo.leaderboard")
 """Analysis methods by entry name."""
@@ -39,11 +40,15 @@ METHODS = Registry("entry", "gapzoo.leaderboard")
 
 @dataclass
 class Setting:
-    """What methods may use: the archive, the world that is scored, the training period."""
+    """What methods may use: the archive, the world that is scored, the training period, a device.
+
+    Networks compute on the device; states are on the CPU.
+    """
 
     archive: Archive
     world: World
     train: tuple[str, str] = ("1979-01-01", "2003-12-31")
+    device: str = "cpu"
 
     @cached_property
     def reader(self) -> Reader:
@@ -248,6 +253,7 @@ def checkpoint_for(setting: Setting, name: str) -> Checkpoint:
     """A checkpoint of the setting's channels and grid; GapzooError for one of others."""
     found = checkpoint.load(name)
     setting.world.require(found.world, f"checkpoint '{found.name}'")
+    found.network.to(device_of(setting.device))
     return found
 
 
@@ -258,9 +264,9 @@ def _tuned(path: str) -> dict[str, Any]:
         raise GapzooError(f"{path} is no result of 'gapzoo leaderboard tune': {error}") from None
 
 
-def setting_of(archive: Archive, variables: list[str]) -> Setting:
+def setting_of(archive: Archive, variables: list[str], device: str = "cpu") -> Setting:
     """The setting of an archive, scoring some of its variables."""
-    return Setting(archive, world_of(archive, variables or None))
+    return Setting(archive, world_of(archive, variables or None), device=device)
 
 
 def members_of(seed: int, count: int, *keys: object) -> MemberGenerator:

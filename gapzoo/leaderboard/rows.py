@@ -73,6 +73,7 @@ def run(
     entry: str,
     options: dict[str, Any],
     journal: Journal | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run an entry under a protocol and return its row.
 
@@ -82,8 +83,9 @@ def run(
         entry: registered name of a method of the protocol's track.
         options: the method's own, such as ``prior`` (a checkpoint) or ``steps``.
         journal: keeps the cases that are done; none are kept where None.
+        device: that networks compute on, such as ``cuda``.
     """
-    setting = setting_of(archive, protocol.variables)
+    setting = setting_of(archive, protocol.variables, device)
     if protocol.track not in TRACKS:
         raise GapzooError(f"protocol '{protocol.name}': track '{protocol.track}' is not known")
     journal = journal or Journal()
@@ -91,7 +93,7 @@ def run(
         task = bar.add_task(entry, total=_parts(protocol))
         journal.progress = lambda n: bar.advance(task, n)
         scores, provenance = TRACKS[protocol.track](protocol, setting, entry, options, journal)
-    made = versions()
+    made = versions(device)
     return {
         "format": FORMAT,
         "entry": entry,
@@ -122,6 +124,7 @@ def store(
     options: dict[str, Any],
     folder: Path = FOLDER,
     name: str | None = None,
+    device: str = "cpu",
 ) -> Path:
     """Run an entry and store its row; a run that was killed goes on with its first open case.
 
@@ -132,9 +135,10 @@ def store(
         options: the method's own.
         folder: of the rows; cases that are done wait in ``.cases`` below it.
         name: of the row, where an entry has several.
+        device: that networks compute on.
     """
     journal = _journal(protocol, archive, entry, options, folder, name or entry)
-    row = run(protocol, archive, entry, options, journal)
+    row = run(protocol, archive, entry, options, journal, device)
     if name and name != entry:
         row["command"] += f" --name {shlex.quote(name)}"
     path = save({"name": name or entry, **row}, folder, name)
@@ -281,6 +285,7 @@ def tune(
     grid: dict[str, list[Any]],
     metric: str = "crps",
     folder: Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run an entry for every combination of options and keep the best of each setting.
 
@@ -293,6 +298,7 @@ def tune(
         grid: values to try, by option.
         metric: the smaller the better.
         folder: cases that are done wait in ``.cases`` below it; they are not kept where None.
+        device: that networks compute on.
 
     Returns:
         ``best`` options by setting (density, lead), and ``tried``: options and values of all.
@@ -301,13 +307,19 @@ def tune(
     for values in itertools.product(*grid.values()):
         options = dict(zip(grid, values, strict=True))
         journals.append(_journal(protocol, archive, entry, options, folder, "tune"))
-        scores = run(protocol, archive, entry, dict(options), journals[-1])["scores"]
+        scores = run(protocol, archive, entry, dict(options), journals[-1], device)["scores"]
         tried.append({"options": options, metric: {k: v[metric] for k, v in scores.items()}})
     for journal in journals:
         journal.clear()
     settings = tried[0][metric]
     best = {s: _least(tried, metric, s) for s in settings}
-    return {"entry": entry, "protocol": protocol.name, "best": best, "tried": tried, **versions()}
+    return {
+        "entry": entry,
+        "protocol": protocol.name,
+        "best": best,
+        "tried": tried,
+        **versions(device),
+    }
 
 
 def _least(tried: list[dict[str, Any]], metric: str, setting: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class AssimilationRecipe:
         beyond: ``refuse`` or ``nearest``: levels outside the world's.
         members: of the ensemble.
         seed: of everything.
+        device: that networks compute on, such as ``cuda``.
     """
 
     prior: str = "unet_small.speedy-t21-v3"
@@ -87,6 +88,7 @@ class AssimilationRecipe:
     beyond: str = "nearest"
     members: int = 16
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name, value, known in (("form", self.form, FORMS), ("window", self.window, WINDOWS)):

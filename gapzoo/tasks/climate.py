@@ -18,7 +18,7 @@ from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.archive import Archive
 from gapzoo.data.forcing import require
 from gapzoo.data.module import Reader
-from gapzoo.tasks.initial import Analyses, Drawn, Truth, moved
+from gapzoo.tasks.initial import Analyses, Drawn, Truth
 from gapzoo.tasks.record import HOUR, Recorder
 from gapzoo.tasks.rollout import Rollout, Start
 from gapzoo.tasks.sea import SeaSurface, check_kind
@@ -120,7 +120,7 @@ class Simulation:
     def _start(self, forcing) -> Start:  # type: ignore[no-untyped-def]
         """The beginning, or the last whole month's end."""
         recorder, device = self.recorder, device_of(self.settings.device)
-        streams = moved(MemberGenerator(self.settings.seed, recorder.members), device)
+        streams = MemberGenerator(self.settings.seed, recorder.members, device)
         if recorder.state is None:
             states = self.initial.states(recorder.start, streams).to(device)
             return Start(states, recorder.start, streams, forcing)

@@ -21,7 +21,7 @@ from gapzoo.core import Channels, GapzooError, MemberGenerator
 from gapzoo.core.random import derive_seed
 from gapzoo.data.output import ForecastStore
 from gapzoo.tasks.diagnostics import Diagnostics
-from gapzoo.tasks.initial import Analyses, Truth, moved, stacked
+from gapzoo.tasks.initial import Analyses, Truth, stacked
 from gapzoo.tasks.rollout import Frame, Rollout, Start
 from gapzoo.tasks.sea import SeaSurface, check_kind
 from gapzoo.tasks.settings import RolloutSettings, device_of
@@ -159,7 +159,7 @@ def starts_of(
     device, found = device_of(settings.device), []
     for time in times:
         seed = derive_seed(settings.seed, name, time)
-        generator = moved(MemberGenerator(seed, settings.members), device)
+        generator = MemberGenerator(seed, settings.members, device)
         states = initial.states(time, generator).to(device)
         found.append(Start(states, time, generator, sea.at(time)))
     return found

@@ -168,11 +168,6 @@ def claim(folder: Path, identity: str) -> None:
     part.replace(path)
 
 
-def moved(generator: MemberGenerator, device: torch.device) -> MemberGenerator:
-    """The same streams, their numbers on a device."""
-    return MemberGenerator(generator.seed, generator.members, device)
-
-
 def _open(path: Path) -> xr.Dataset:
     coder = xr.coders.CFDatetimeCoder(time_unit="us")
     return xr.open_zarr(path, chunks=None, decode_timedelta=True, decode_times=coder)

@@ -307,6 +307,9 @@ class _Joined(MemberGenerator):
     def fork(self, *keys: object) -> MemberGenerator:
         return _Joined([p.fork(*keys) for p in self.parts])
 
+    def to(self, device: torch.device | str) -> _Joined:
+        return _Joined([p.to(device) for p in self.parts])
+
     def split(self, chunk: int) -> list[MemberGenerator]:
         singles = [one for p in self.parts for one in p.split(1)]
         return [_Joined(singles[i : i + chunk]) for i in range(0, len(singles), chunk)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,9 @@ class Sampling:
         generator: MemberGenerator,
         **constraints: Any,
     ) -> Tensor:
-        """One state (M, C, H, W) a member of the generator.
+        """One state (M, C, H, W) a member of the generator, on its device.
+
+        The prior computes where it is; what constrains it is taken there.
 
         Args:
             prior: to draw from.
@@ -71,14 +73,17 @@ class Sampling:
             NotFinite: where a drawn state is not.
         """
         parts, start = [], 0
-        for streams in generator.split(self.batch):
+        device = next((p.device for p in prior.denoiser.parameters()), generator.device)
+        for part in generator.split(self.batch):
+            streams = part.to(device)
             rows = slice(start, start + len(streams))
             given = {k: v(rows) if callable(v) else v for k, v in constraints.items()}
+            given = {k: placed(v, device) for k, v in given.items()}
             posterior = self._posterior(prior, given)
             sampler = self._sampler(posterior)
             parts.append(sampler(shape=(len(streams), *shape), generator=streams))
             start += len(streams)
-        return _finite(torch.cat(parts), self, generator.members)
+        return _finite(torch.cat(parts).to(generator.device), self, generator.members)
 
     def _posterior(self, prior: Prior, given: dict[str, Any]) -> Denoiser:
         options = dict(self.guidance_options)
@@ -89,6 +94,21 @@ class Sampling:
     def _sampler(self, posterior: Denoiser) -> Any:
         options = self.sampler_options
         return SAMPLERS.build(self.sampler, denoiser=posterior, steps=self.steps, **options)
+
+
+def placed(value: Any, device: torch.device) -> Any:
+    """A value with its tensors on a device: tensors, and dataclasses, lists and tuples of them.
+
+    Covariances follow what they act on by themselves.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, list | tuple):
+        return type(value)([placed(part, device) for part in value])
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in fields(value) if f.init]
+        return replace(value, **{n: placed(getattr(value, n), device) for n in names})
+    return value
 
 
 def _finite(states: Tensor, sampling: Sampling, every: Sequence[int]) -> Tensor:

@@ -13,12 +13,16 @@ import torch
 PACKAGES = ("gapzoo", "torch", "lightning", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Device, date, git commit and the packages that matter."""
+def versions(device: str = "") -> dict[str, str]:
+    """Device, date, git commit and the packages that matter.
+
+    Args:
+        device: what was computed on, such as ``cpu``; a GPU where there is one if left out.
+    """
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    cuda = device.startswith("cuda") if device else torch.cuda.is_available()
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name(device or None) if cuda else _processor(),
         "date": str(np.datetime64("today")),
         "git commit": _commit(),
         "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),

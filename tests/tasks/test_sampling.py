@@ -1,5 +1,6 @@
 """Drawing from posteriors: members do not depend on their company; what fails says why."""
 
+import numpy as np
 import pytest
 import torch
 from linear import (
@@ -15,13 +16,22 @@ from linear import (
     probe,
     toy,
 )
-from worlds import expect
+from worlds import expect, grid_of
 
-from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core import Channels, GapzooError, MemberGenerator
+from gapzoo.data.observations.nonlinear import ColumnIntegral, StationPressure, WindSpeed
+from gapzoo.data.observations.profiles import Mixed, OnPressure
 from gapzoo.diffusion import GaussianDenoiser
 from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
 from gapzoo.diffusion.schedules.edm import EDMSchedule
 from gapzoo.tasks import Sampling
+from gapzoo.tasks.sampling import placed
+
+NAMES = [
+    *(f"{v}@{s}" for v in ("u_component_of_wind", "v_component_of_wind") for s in (0.3, 0.9)),
+    *(f"{v}@{s}" for v in ("temperature", "specific_humidity") for s in (0.3, 0.9)),
+    "surface_pressure",
+]
 
 SHAPE = (1, H, W)
 
@@ -107,3 +117,26 @@ def test_unknown_names_and_options_are_refused():
         Sampling(guidance_options={"iteration": 1}).draw(*draw, observations=y)
     with expect(GapzooError, "steps is 0"):
         Sampling(steps=0).draw(*draw)
+
+
+def test_constraints_go_to_the_device_that_the_prior_computes_on():
+    """Every kind of operator; on another device than its input it would not compute."""
+    grid, channels = grid_of(8, 16), Channels(NAMES, "sigma")
+    north, east = np.array([10.0, -40.0, 75.0]), np.array([5.0, 100.0, 300.0])
+    where, low = (grid, channels, north, east), np.full(3, 0.9)
+    wind = WindSpeed.at(*where, low)
+    column = ColumnIntegral.at(*where)
+    pressure = StationPressure.at(*where, np.zeros(3), torch.zeros(8, 16))
+    sonde = OnPressure.at(*where, np.full(3, "temperature"), np.full(3, 700.0))
+    mixed = Mixed((wind, column, pressure, sonde), torch.arange(12).flip(0))
+    x = torch.rand(2, len(channels), 8, 16) + 1.0
+    same = placed(mixed, torch.device("cpu"))
+    assert torch.equal(same(x), mixed(x)) and not x.is_meta
+    there = x.to("meta")
+    for operator in (*mixed.parts, mixed):
+        found = placed(operator, there.device)(there)
+        assert found.is_meta and found.shape == operator(x).shape
+    forecast = placed(GaussianForecast(torch.zeros(1, 2, 4, 4), torch.ones(1)), torch.device("cpu"))
+    assert isinstance(forecast, GaussianForecast)
+    noise = MemberGenerator(3, 2)
+    assert noise.to("meta").randn((2, 5)).is_meta and not noise.randn((2, 5)).is_meta

@@ -68,7 +68,7 @@ class AssimilationRecipe:
     """
 
     prior: str = "unet_small.speedy-t21-v3"
-    forecaster: str = "convcast_small.speedy-t21-v1"
+    forecaster: str = "convcast_small.speedy-t21-v2"
     hours: int = 6
     form: str = "gaussian"
     start_sigma: float = 0.3

@@ -22,10 +22,23 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """A command and its arguments; key=value may also stand behind the options."""
+    top = parser()
+    args, rest = top.parse_known_args(arguments)
+    taker = next((n for n in ("changes", "options", "words") if hasattr(args, n)), None)
+    wrong = [w for w in rest if taker is None or w.startswith("-") or "=" not in w]
+    if wrong:
+        top.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if taker is not None:
+        setattr(args, taker, [*getattr(args, taker), *rest])
+    return args
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the return value is the exit code."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    args = parser().parse_args(arguments)
+    args = parse(arguments)
     try:
         args.run_command(args)
     except GapzooError as error:

@@ -145,6 +145,19 @@ def test_train_export_and_run_on_the_leaderboard(printed, recipe, protocol, arch
     assert f"{row['scores']['0.5']['crps']:.3f}" in shown
 
 
+def test_changes_stand_before_or_behind_the_options(capsys):
+    words = ["assimilate", "r.yaml", "members=4", "--observations", "o.parquet", "seed=2"]
+    assert cli.parse(words).changes == ["members=4", "seed=2"]
+    words = ["observe", "--start", "2006", "--end", "2007", "fraction=0.1"]
+    assert cli.parse(words).options == ["fraction=0.1"]
+    for wrong in (["--seeed", "2"], ["--seeed=2"]):
+        with pytest.raises(SystemExit):
+            cli.parse([*words, *wrong])
+        assert f"unrecognized arguments: {wrong[0]}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.parse(["inspect", "a.zarr", "x=1"])
+
+
 def test_list_shows_what_is_registered(printed):
     out = printed("list")
     for name in ("unet_small", "convcast_small", "mmps", "heun", "speedy", "persistence"):

@@ -8,7 +8,7 @@ from worlds import expect, toy_archive
 
 from gapzoo import cli
 from gapzoo.core import GapzooError
-from gapzoo.data.observations import operator_for, read_observations
+from gapzoo.data.observations import nature, operator_for, read_observations
 from gapzoo.data.observations.nature import observe
 
 
@@ -85,3 +85,11 @@ def test_what_cannot_be_is_named(archive):
     with expect(GapzooError, "no step"):
         observe(archive, here[:0])
     assert cli.main(["observe", "--archive", str(archive.path), "--start", "1990", "--end", "1991"])
+
+
+def test_a_wind_of_nearly_nothing_is_read_back_as_what_it_is():
+    """Its relative difference is large, its difference a millionth of its error."""
+    seen, error = torch.tensor([-0.0062208]), torch.ones(1)
+    nature._require_same(seen + 1e-6, seen, error, "random_columns")
+    with expect(GapzooError, "between levels"):
+        nature._require_same(seen + 0.1, seen, error, "random_columns")

@@ -26,7 +26,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """A command and its arguments; key=value may also stand behind the options."""
     top = parser()
     args, rest = top.parse_known_args(arguments)
-    taker = next((n for n in ("changes", "options", "words") if hasattr(args, n)), None)
+    names = ("changes", "options", "words")
+    taker = next((n for n in names if isinstance(getattr(args, n, None), list)), None)
     wrong = [w for w in rest if taker is None or w.startswith("-") or "=" not in w]
     if wrong:
         top.error(f"unrecognized arguments: {' '.join(wrong)}")

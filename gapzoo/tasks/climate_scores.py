@@ -68,7 +68,10 @@ class Record:
         if not path.exists():
             raise GapzooError(f"{self.folder} holds no whole month of a run")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            found = {name: file[name] for name in file.files}
+        if "climate" not in found:
+            raise GapzooError(f"{path} is of an older version; simulate again")
+        return found
 
     @property
     def months(self) -> pd.DatetimeIndex:

@@ -207,6 +207,8 @@ class Recorder:
             return
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
+        if "climate" not in found:
+            raise GapzooError(f"{path} is of an older version; remove {self.folder} to begin again")
         self.done = int(found.pop("done"))
         self.time = EPOCH + int(found.pop("hours")) * HOUR
         self.state, self.sums = found.pop("state"), found

@@ -13,7 +13,7 @@ from gapzoo.diffusion import (
     Prior,
     SpectralCovariance,
 )
-from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
+from gapzoo.diffusion.zonal import ZonalCovariance
 
 SHAPE = (2, 4, 8)
 LEVELS = [0.03, 0.5, 4.0, 60.0]
@@ -273,18 +273,6 @@ def test_it_comes_back_from_its_tensors_to_half_precision(cut):
 def test_other_bases_are_not_its_own(full, cut):
     assert not full.same_basis(cut)
     assert not cut.same_basis(SpectralCovariance(torch.ones(2, 4, 5)))
-
-
-def test_the_basis_goes_to_a_device_once_for_all_covariances_in_it(cut):
-    """Tens of MB that every filter of every step reads."""
-    there = torch.zeros(2, *cut.shape, device="meta")
-    assert cut.filter(there, lambda b: b).device.type == "meta"
-    first = cut._basis(there)
-    errors = RegressedErrors(cut, 0.1 * cut.eigenvalues, torch.ones_like(cut.eigenvalues))
-    for other in (cut, cut.with_eigenvalues(2 * cut.eigenvalues), errors):
-        other.filter(there, lambda b: 1 / b)
-        assert other._basis(there) is first
-    assert cut._basis(torch.zeros(2, *cut.shape)) is cut.vectors
 
 
 def test_wrong_sizes_are_refused(cut):

@@ -172,6 +172,16 @@ def test_a_shifted_and_stretched_world_scores_as_it_was_changed(archive, recorde
     assert abs(low["monthly_variance_ratio"] - 4) < 0.2
 
 
+def test_a_record_of_an_older_version_is_refused(archive, recorded, tmp_path):
+    """It lacks the sums that a bias is made of."""
+    with np.load(recorded.folder / "record.npz") as file:
+        np.savez(tmp_path / "record.npz", **{n: file[n] for n in file.files if n != "climate"})
+    with expect(GapzooError, "older version", "begin again"):
+        Recorder(tmp_path, recorded.world, START, 24, 1, 24)
+    with expect(GapzooError, "older version", "simulate again"):
+        _ = Record(tmp_path, recorded.world).sums
+
+
 def test_trends_and_their_errors():
     """White noise about a slope: within three standard errors; a red series has a wider error."""
     g = np.random.default_rng(0)

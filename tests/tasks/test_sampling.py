@@ -24,6 +24,7 @@ from gapzoo.data.observations.profiles import Mixed, OnPressure
 from gapzoo.diffusion import GaussianDenoiser
 from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
 from gapzoo.diffusion.schedules.edm import EDMSchedule
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks import Sampling
 from gapzoo.tasks.sampling import placed
 
@@ -140,3 +141,16 @@ def test_constraints_go_to_the_device_that_the_prior_computes_on():
     assert isinstance(forecast, GaussianForecast)
     noise = MemberGenerator(3, 2)
     assert noise.to("meta").randn((2, 5)).is_meta and not noise.randn((2, 5)).is_meta
+
+
+def test_a_basis_goes_to_a_device_once_for_all_covariances_in_it():
+    """Tens of MB that every filter of every step reads."""
+    own = ZonalCovariance.fit([torch.randn(6, 2, 4, 8)])
+    there = torch.zeros(2, 2, 4, 8, device="meta")
+    assert own.filter(there, lambda b: b).is_meta
+    first = own._basis(there)
+    errors = RegressedErrors(own, 0.1 * own.eigenvalues, torch.ones_like(own.eigenvalues))
+    for other in (own, own.with_eigenvalues(2 * own.eigenvalues), errors):
+        other.filter(there, lambda b: 1 / b)
+        assert other._basis(there) is first
+    assert own._basis(torch.zeros(2, 2, 4, 8)) is own.vectors

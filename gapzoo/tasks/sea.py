@@ -75,7 +75,7 @@ class SeaSurface:
         """(F, H, W) anomalies at a time; but for the sea's, from that day of the training years.
 
         The climatology's few harmonics miss where ice comes and goes. That is the same in every
-        year, and no anomaly that persists.
+        year, and no anomaly that persists. An archive without training years leaves it in.
         """
         anomaly = np.array(self._observed(pd.DatetimeIndex([known]))[0])
         rest = [n for n, name in enumerate(self.world.forcing_channels) if name != SEA]
@@ -83,8 +83,10 @@ class SeaSurface:
             first, last = (pd.Timestamp(str(day)) for day in self.world.details["train"])
             years = range(first.year - known.year, last.year - known.year + 1)
             every = pd.DatetimeIndex([known + pd.DateOffset(years=n) for n in years])
-            inside = every[(every >= first) & (every <= last)]
-            anomaly[rest] -= self._observed(inside)[:, rest].mean(0)
+            held, ends = self._observed.period or (first, last)
+            inside = every[(every >= max(first, held)) & (every <= min(last, ends))]
+            if len(inside):
+                anomaly[rest] -= self._observed(inside)[:, rest].mean(0)
         return anomaly
 
     def _warmed(self, plain: Variant) -> Variant:

@@ -132,6 +132,10 @@ class Checkpoint:
             return None
         return ZonalCovariance.from_tensors(self.extras, self.world.shape)
 
+    def to(self, device: torch.device) -> None:
+        """Have the network, and all that a prior's denoiser holds, compute on a device."""
+        (self.denoiser if self.kind == "prior" else self.network).to(device)
+
     @property
     def hash(self) -> str:
         """SHA-256 of the weights' file, or of the hashes of several."""

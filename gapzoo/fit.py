@@ -53,6 +53,8 @@ def fit(recipe: Recipe, run: Path, output: Path, *, resume: bool = False) -> Pat
     data = data_of(recipe)
     module = prepare(recipe, data, run)
     require_devices(recipe, module)
+    if recipe.compile:
+        module.live.compile(dynamic=False)  # in place: weights keep their names
     trainer = train(
         module,
         data,

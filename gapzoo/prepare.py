@@ -62,6 +62,7 @@ def _data(recipe: Recipe, world: World | None = None) -> ArchiveDataModule:
         validation_samples=recipe.validation_samples,
         hours=recipe.hours,
         seed=recipe.seed,
+        hold=recipe.hold,
         world=world,
     )
 

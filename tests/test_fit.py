@@ -84,6 +84,21 @@ def test_training_moved_the_weights(whole, wanted):
     assert all(0.5 < rows[(step, "val/loss")] < 2 for step in (4, 8))
 
 
+def test_training_states_that_are_held_change_nothing(whole, wanted, tmp_path):
+    fit.fit(dataclasses.replace(wanted, hold=True), tmp_path / "run", tmp_path / "made")
+    held, read = (weights(run)["state_dict"] for run in (tmp_path / "run", whole[0]))
+    assert all(torch.equal(held[k], read[k]) for k in read)
+
+
+@pytest.mark.slow  # a compiler at work: two minutes
+def test_a_compiled_network_trains_alike(whole, wanted, tmp_path):
+    made = fit.fit(dataclasses.replace(wanted, compile=True), tmp_path / "run", tmp_path / "made")
+    compiled, plain = (checkpoint.load(p).network.state_dict() for p in (made, whole[1]))
+    assert compiled.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=2e-2, atol=2e-3)
+
+
 def test_exporting_the_run_gives_the_same_checkpoint(whole, tmp_path):
     run, output = whole
     again = fit.export(run, tmp_path / "again")
@@ -220,6 +235,7 @@ def test_shipped_recipes_are_built_and_stepped(path, archive, tmp_path):
     changes += ["validate=[1980-01-01,1980-06-30]", "variables=[]", "max_minutes=null"]
     changes += ["max_steps=2", "steps_per_epoch=2", "validation_samples=8", "covariance_states=200"]
     changes += ["start=''", "basis=''", "hours=[24,48]", "accelerator=cpu", "covariance=fit"]
+    changes += ["normalisation=archive", "compile=false"]
     wanted = recipe.load(path, changes)
     loaded = checkpoint.load(fit.fit(wanted, tmp_path / "run", tmp_path / "made"))
     assert loaded.name == path.stem and loaded.details["training"]["steps"] == 2

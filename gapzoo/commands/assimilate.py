@@ -24,7 +24,7 @@ def assimilate(args: argparse.Namespace) -> None:
     options = {"level_kind": args.level_kind} if args.level_kind else {}
     observations = read_observations(args.observations, **options)
     prior = checkpoint.load(wanted.prior)
-    prior.network.to(device_of(wanted.device))
+    prior.to(device_of(wanted.device))
     run = Run(
         task=_task(wanted, prior),
         recipe=wanted,
@@ -59,7 +59,7 @@ def _task(wanted: Any, prior: Any) -> Any:
     network, world = None, prior.world
     if needs_checkpoint(wanted.forecaster):
         network = checkpoint.load(wanted.forecaster)
-        network.network.to(device_of(wanted.device))
+        network.to(device_of(wanted.device))
         forecaster = network.forecaster_in(world)
     else:
         forecaster = FORECASTERS.build(wanted.forecaster, world=world)

@@ -251,6 +251,7 @@ class ArchiveDataModule(lightning.LightningDataModule):
         hours: leads of ``pairs``.
         seed: of the order of samples.
         ahead: batches read ahead.
+        hold: copy the training states to the Trainer's device once (gapzoo.data.held).
         world: use this instead of the archive's own statistics (fine-tuning).
     """
 
@@ -268,6 +269,7 @@ class ArchiveDataModule(lightning.LightningDataModule):
         hours: Sequence[int] = (6, 12, 18, 24),
         seed: int = 0,
         ahead: int = AHEAD,
+        hold: bool = False,
         world: World | None = None,
     ) -> None:
         super().__init__()
@@ -277,22 +279,30 @@ class ArchiveDataModule(lightning.LightningDataModule):
         self.world = world or world_of(self.archive, variables)
         self.kind, self.hours, self.seed = kind, hours, seed
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
-        self.validation_samples, self.ahead = validation_samples, ahead
+        self.validation_samples, self.ahead, self.hold = validation_samples, ahead, hold
         self._normaliser = Normaliser(self.world)
         self.periods = {"train": train, "validate": validate}
         self.world.details["train"] = list(train)
 
-    def dataset(self, period: str) -> States:
-        """The data set of ``train`` or ``validate``."""
+    def dataset(self, period: str, device: torch.device | None = None) -> States:
+        """The data set of ``train`` or ``validate``, held on a device where one is given."""
         positions = self.archive.indices(*self.periods[period])
-        reader = Reader(self.archive, self.world)
+        reader = self._reader(positions, device)
         if self.kind == "pairs":
             return Pairs(reader, positions, self.hours, self.seed)
         return States(reader, positions)
 
+    def _reader(self, positions: np.ndarray, device: torch.device | None) -> Reader:
+        if device is None:
+            return Reader(self.archive, self.world)
+        from gapzoo.data.held import HeldReader
+
+        return HeldReader(self.archive, self.world, positions, device)
+
     def train_dataloader(self) -> DataLoader:
         """``steps_per_epoch`` batches an epoch."""
-        data = self.dataset("train")
+        held = self.hold and self.trainer is not None
+        data = self.dataset("train", self.trainer.strategy.root_device if held else None)  # type: ignore[union-attr]
         rank, size, start = 0, 1, 0
         if self.trainer is not None:
             rank, size = self.trainer.global_rank, self.trainer.world_size
@@ -316,7 +326,8 @@ class ArchiveDataModule(lightning.LightningDataModule):
     def _loader(self, data: States, sampler: Any) -> DataLoader:
         """Batches as they are read where a Trainer will normalise them, else normalised."""
         trainer = self.trainer
-        pin = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        pin = cuda and type(data.reader) is Reader  # what a device holds is there
         source = data if trainer is None else Raw(data)
         return AheadLoader(
             source, ahead=self.ahead, batch_size=None, sampler=sampler, pin_memory=pin

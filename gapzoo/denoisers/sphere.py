@@ -43,7 +43,17 @@ def pad_sphere(x: Tensor, rows: int = 1, columns: int = 1) -> Tensor:
         raise GapzooError(f"{width} longitudes; the pole rule needs an even number of them")
     if rows > height or columns > width:
         raise GapzooError(f"padding of ({rows}, {columns}) on a field of only ({height}, {width})")
+    if torch.compiler.is_compiling():
+        return _pad_whole(x, rows, columns)
     return _PadSphere.apply(x, rows, columns)
+
+
+def _pad_whole(x: Tensor, rows: int, columns: int) -> Tensor:
+    """P x by concatenation, which a compiler fuses with what is around it."""
+    height, width = x.shape[-2:]
+    north, south = _across(x[..., :rows, :]), _across(x[..., height - rows :, :])
+    tall = torch.cat([north, x, south], -2)
+    return torch.cat([tall[..., width - columns :], tall, tall[..., :columns]], -1)
 
 
 class _PadSphere(torch.autograd.Function):

@@ -53,6 +53,7 @@ class ZonalCovariance(CovarianceOperator):
         self.vectors, self.shape = [v.to(torch.complex64) for v in vectors], shape
         self.eigenvalues = _checked(eigenvalues.float())
         self._moved: dict[torch.device, list[Tensor]] = {}
+        self._moved_shares: dict[torch.device, Tensor] = {}
 
     def _basis(self, like: Tensor) -> list[Tensor]:
         """The vectors where a tensor is; to another device they are copied once, for all copies."""
@@ -191,9 +192,11 @@ class ZonalCovariance(CovarianceOperator):
         Args:
             gain: of the eigenvalues and scalars (S,).
         """
-        columns = [s.reshape(-1, 1).to(self.eigenvalues) for s in scalars]
-        gains = _rows(gain(self.eigenvalues, *columns), self.eigenvalues)
-        share, tails = self._shares.to(gains), self.tails(gains)
+        device = scalars[0].device if scalars else self.eigenvalues.device
+        values = self.eigenvalues.to(device)
+        columns = [s.reshape(-1, 1).to(values) for s in scalars]
+        gains = _rows(gain(values, *columns), values)
+        share, tails = self._shares(device), self.tails(gains)
         inside, ranks = gains[:, : sum(self.ranks)], torch.tensor(self.ranks, device=gains.device)
         above = (inside - tails.repeat_interleave(ranks, 1)) @ share
         return (tails @ self._weights.to(gains))[:, None] / self.shape[2] + above
@@ -204,17 +207,16 @@ class ZonalCovariance(CovarianceOperator):
         width = self.shape[2]
         return torch.tensor([1.0 if m in (0, width / 2) else 2.0 for m in range(width // 2 + 1)])
 
-    @property
-    def _shares(self) -> Tensor:
+    def _shares(self, device: torch.device) -> Tensor:
         """(sum of R_m, C): what one unit of a mode's variance adds to each channel's mean."""
-        if not hasattr(self, "_cached"):
+        if device not in self._moved_shares:
             channels, height, width = self.shape
             rows = []
             for twice, e in zip(self._weights, self.vectors, strict=True):
                 power = e.abs().square().unflatten(0, (channels, height)).sum(1)
                 rows.append(twice * power.T / (height * width))
-            self._cached = torch.cat(rows)
-        return self._cached
+            self._moved_shares[device] = torch.cat(rows).to(device)
+        return self._moved_shares[device]
 
     def to_tensors(self) -> dict[str, Tensor]:
         """For a checkpoint: vectors as float16 pairs, by wavenumber, and the eigenvalues."""

@@ -22,6 +22,8 @@ class Forecaster(ABC):
 
     stochastic = False
     """Whether a step draws from its generator."""
+    physical = False
+    """Whether its states are a physical model's own: none that is finite has left the climate."""
 
     def __init__(self, world: World) -> None:
         self.world = world

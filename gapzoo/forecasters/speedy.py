@@ -27,6 +27,8 @@ class Speedy(Forecaster):
         parameters: changed physics, for forecasts with model error.
     """
 
+    physical = True
+
     def __init__(
         self, world: World, *, hours: int = 6, parameters: dict[str, float] | None = None
     ) -> None:

@@ -187,6 +187,7 @@ class GapForecast(ForecastMethod):
             forecaster=forecaster,
             hours=protocol.hours,
             sampling=options,
+            device=setting.device,
             **self.options,
         )
         self.rollout = rollout_of(settings, self.prior, self.network, self.prior.world)

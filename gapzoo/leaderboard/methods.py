@@ -253,7 +253,7 @@ def checkpoint_for(setting: Setting, name: str) -> Checkpoint:
     """A checkpoint of the setting's channels and grid; GapzooError for one of others."""
     found = checkpoint.load(name)
     setting.world.require(found.world, f"checkpoint '{found.name}'")
-    found.network.to(device_of(setting.device))
+    found.to(device_of(setting.device))
     return found
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback
+import torch
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gapzoo.core import GapzooError
@@ -68,11 +69,13 @@ def train(
     folder = Path(run_dir)
     if max_steps is None and max_minutes is None:
         raise GapzooError("no budget; give max_steps or max_minutes")
-    extra = [TimeBudget(max_minutes)] if max_minutes is not None else []
+    extra: list[Callback] = [] if max_minutes is None else [TimeBudget(max_minutes)]
     saver = RunCheckpoint(folder, checkpoint_minutes, checkpoint_steps)
     every: dict[str, Any] = {}
     if validate_every is not None:
         every = {"val_check_interval": validate_every, "check_val_every_n_epoch": None}
+    if trainer.get("enable_progress_bar", True):
+        extra.append(_bar())
     options: dict[str, Any] = {
         "max_steps": -1 if max_steps is None else max_steps,
         "max_epochs": -1,
@@ -91,6 +94,11 @@ def train(
     loop = lightning.Trainer(**(options | every | trainer))
     loop.fit(module, data, ckpt_path=_start(folder, resume), weights_only=True)
     return loop
+
+
+def _bar() -> TQDMProgressBar:
+    """To show a loss is to wait for a GPU, which should have the next steps in hand by then."""
+    return TQDMProgressBar(refresh_rate=20 if torch.cuda.is_available() else 1)
 
 
 def _loggers(folder: Path) -> list[Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gapzoo.core import GapzooError
-from gapzoo.denoisers.sphere import SphereConv, pad_sphere
+from gapzoo.denoisers.sphere import SphereConv, _pad_whole, pad_sphere
 
 
 def walk(x: torch.Tensor, h: int, w: int) -> torch.Tensor:
@@ -30,6 +30,16 @@ def test_padding_is_the_walk_over_the_sphere(rows, columns, last):
             assert torch.equal(padded[..., i, j], walk(x, h, w))
     if last and rows and columns:
         assert padded.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 2), (2, 0), (0, 2), (5, 8)])
+def test_what_a_compiler_is_given_is_the_same_padding_and_adjoint(rows, columns):
+    x = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    padded, whole = pad_sphere(x, rows, columns), _pad_whole(x, rows, columns)
+    assert torch.equal(padded, whole)
+    g = torch.randn(padded.shape, generator=torch.Generator().manual_seed(1))
+    grads = [torch.autograd.grad(y, x, g)[0] for y in (padded, whole)]
+    torch.testing.assert_close(*grads)
 
 
 def test_a_smooth_field_goes_on_smoothly_over_the_pole():

@@ -7,7 +7,8 @@ from worlds import MEMORY, SPREAD, expect, toy_archive
 
 from gapzoo import checkpoint
 from gapzoo.core import GapzooError
-from gapzoo.leaderboard import rows
+from gapzoo.leaderboard import methods, rows
+from gapzoo.leaderboard.forecasts import FORECASTS
 from gapzoo.leaderboard.protocol import Protocol
 
 M = 12
@@ -121,6 +122,15 @@ def test_gap_runs_on_every_track_and_a_second_run_is_the_same(archive, models, t
     assert first["sampling"]["steps"] == 2
     headline = next(iter(first["scores"].values()))
     assert all(np.isfinite(v) for v in headline.values() if isinstance(v, float))
+
+
+def test_networks_go_to_the_device_and_stay_there(archive, models):
+    """A GPU's row was computed on the CPU: the roll-out took its networks back."""
+    setting = methods.setting_of(archive, [], "meta")
+    options = {k: models[k] for k in ("prior", "forecaster")}
+    made = FORECASTS.build("gap", setting=setting, protocol=protocol("weather"), **options)
+    held = [*made.prior.denoiser.parameters(), *made.prior.denoiser.buffers()]
+    assert all(t.is_meta for t in [*held, *made.network.network.parameters()])
 
 
 def test_the_network_alone_forecasts(archive, models):

@@ -127,6 +127,19 @@ def test_a_runaway_stops_with_its_member_channel_and_time():
         next(roll)
 
 
+def test_a_physical_model_alone_may_go_far_but_not_to_infinity():
+    world = toy(factor=3.0)
+    own = rollout(world, prior=None)
+    own.forecaster.physical = True
+    x = torch.zeros(2, 1, H, W)
+    x[1, 0, 1, 3] = 1.0
+    *_, (_, last) = islice(own.run(x, START, MemberGenerator(0, 2)), 6)
+    assert last.max() == pytest.approx(3**6)
+    x[1, 0, 1, 3] = torch.nan
+    with expect(GapzooError, "member 1", "not finite"):
+        next(own.run(x, START, MemberGenerator(0, 2)))
+
+
 def test_a_state_that_is_not_finite_stops_at_once():
     world = toy()
     x = torch.zeros(2, 1, H, W)

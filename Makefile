@@ -32,6 +32,7 @@ prior: setup
 	$(BIN)/gapzoo train recipes/unet_small.speedy-t21-v1.yaml
 	$(BIN)/gapzoo train recipes/unet_small.speedy-t21-v2.yaml
 	$(BIN)/gapzoo train recipes/unet_small.speedy-t21-v3.yaml
+	$(BIN)/gapzoo train recipes/unet_small.speedy-t21-v4.yaml
 
 forecaster: setup
 	$(BIN)/gapzoo train recipes/convcast_small.speedy-t21-v1.yaml

@@ -6,7 +6,7 @@ solved to rounding. For each SAMPLER:STEPS[:ITERATIONS[:TOLERANCE]], by variance
 squared error of the ensemble mean about the exact mean over what so many members make of it (1 is
 no bias), and the variance over the exact one. One thread; needs no archive.
 
-    OMP_NUM_THREADS=1 python benchmarks/posterior.py unet_small.speedy-t21-v3 --density 0.1
+    OMP_NUM_THREADS=1 python benchmarks/posterior.py unet_small.speedy-t21-v4 --density 0.1
 """
 
 from __future__ import annotations

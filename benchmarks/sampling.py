@@ -81,8 +81,8 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archive", type=Path)
-    parser.add_argument("--prior", default="unet_small.speedy-t21-v3")
-    parser.add_argument("--forecaster", default="convcast_small.speedy-t21-v2")
+    parser.add_argument("--prior", default="unet_small.speedy-t21-v4")
+    parser.add_argument("--forecaster", default="convcast_small.speedy-t21-v3")
     parser.add_argument("--period", nargs=2, default=["2004-01-01", "2005-12-01"])
     parser.add_argument("--settings", nargs="+", default=SETTINGS)
     parser.add_argument("--cases", type=int, default=4)

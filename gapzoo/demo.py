@@ -32,8 +32,8 @@ from gapzoo.leaderboard.scores import Scores
 from gapzoo.report import figures
 from gapzoo.report.page import Page
 
-PRIOR = "unet_small.speedy-t21-v3"
-FORECASTER = "convcast_small.speedy-t21-v2"
+PRIOR = "unet_small.speedy-t21-v4"
+FORECASTER = "convcast_small.speedy-t21-v3"
 SHOWN = ("temperature@0.835", "u_component_of_wind@0.34", "surface_pressure")
 CONSOLE = Console()
 

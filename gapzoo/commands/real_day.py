@@ -133,7 +133,7 @@ def add(commands: Any) -> None:
     run = command(commands, "real-day", real_day)
     run.add_argument("--soundings", type=Path, help="radiosondes: .bufr, or any observation table")
     run.add_argument("--state", type=Path, help=".nc on pressure levels, WeatherBench 2 names")
-    run.add_argument("--prior", default="unet_small.speedy-t21-v3", help="checkpoint")
+    run.add_argument("--prior", default="unet_small.speedy-t21-v4", help="checkpoint")
     run.add_argument("--archive", help="for optimal interpolation and the day's forcing")
     run.add_argument("--samples", type=int, default=500, help="states of its covariance (500)")
     run.add_argument("--time", help="of the analysis (the soundings' own)")

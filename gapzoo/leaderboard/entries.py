@@ -1,7 +1,7 @@
 """What is compared: a method and its options, as a user writes them.
 
-    unet_small.speedy-t21-v3 steps=6        a checkpoint and how its task is done
-    gap prior=unet_small.speedy-t21-v3      the same by the method's name
+    unet_small.speedy-t21-v4 steps=6        a checkpoint and how its task is done
+    gap prior=unet_small.speedy-t21-v4      the same by the method's name
     climatology                             a baseline
     recipes/forecast/truth.yaml             a task's recipe: its networks and their settings
     gap.yaml                                a method in a file: ``entry: gap``, ``prior: ...``

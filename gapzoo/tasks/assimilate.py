@@ -67,8 +67,8 @@ class AssimilationRecipe:
         device: that networks compute on, such as ``cuda``.
     """
 
-    prior: str = "unet_small.speedy-t21-v3"
-    forecaster: str = "convcast_small.speedy-t21-v2"
+    prior: str = "unet_small.speedy-t21-v4"
+    forecaster: str = "convcast_small.speedy-t21-v3"
     hours: int = 6
     form: str = "gaussian"
     start_sigma: float = 0.3

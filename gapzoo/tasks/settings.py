@@ -66,8 +66,8 @@ class RolloutSettings:
         device: such as ``cpu`` or ``cuda``.
     """
 
-    prior: str = "unet_small.speedy-t21-v3"
-    forecaster: str = "convcast_small.speedy-t21-v2"
+    prior: str = "unet_small.speedy-t21-v4"
+    forecaster: str = "convcast_small.speedy-t21-v3"
     hours: int = 24
     form: str = "gaussian"
     start_sigma: float = 0.3

@@ -164,7 +164,7 @@ def test_checkpoints_are_entries(archive, tmp_path):
     made = saved(toy_prior(archive), tmp_path / "prior")
     found = entries.resolve([str(made), "steps=2"])
     assert found == entries.Entry("gap", {"prior": str(made), "steps": 2}, "prior")
-    found = entries.resolve(["convcast_small.speedy-t21-v2"])
+    found = entries.resolve(["convcast_small.speedy-t21-v3"])
     assert (found.method, list(found.options)) == ("convcast", ["forecaster"])
     made = saved(toy_forecaster(archive, model="crpscast_small"), tmp_path / "generator")
     assert entries.resolve([str(made)]).method == "crpscast"

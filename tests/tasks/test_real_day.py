@@ -209,7 +209,7 @@ def _errors_in_units(state: RealState) -> None:
 @pytest.mark.skipif(not ERA5.exists(), reason=f"no {ERA5}")
 def test_the_real_state_keeps_its_heights_on_the_models_levels():
     """Made of eight sigma levels, they are those of the state's own 37 pressure levels."""
-    own = checkpoint.load(ROOT / "checkpoints" / "unet_small.speedy-t21-v3").world
+    own = checkpoint.load(ROOT / "checkpoints" / "unet_small.speedy-t21-v4").world
     state, time = read_state(ERA5, own)
     assert time == pd.Timestamp("1959-01-02")
     labels = ["geopotential@500", "geopotential@850", "temperature@850"]

@@ -61,7 +61,7 @@ def test_drawn_radiosondes_lie_as_the_real_ones_do():
     names = ["latitude", "first", "last", "count"]
     real = pd.read_fwf(IGRA, colspecs=columns, names=names)
     real = real[(real["last"] >= 2020) & (real["latitude"].abs() <= 90)]["latitude"]
-    world = gapzoo.load("unet_small.speedy-t21-v3").world
+    world = gapzoo.load("unet_small.speedy-t21-v4").world
     land = world.static[world.static_channels.index("land_sea_mask")]
     drawn = NETWORKS.build(
         "radiosondes", grid=world.grid, channels=world.channels, generator=0, land=land

@@ -31,6 +31,7 @@ from gapzoo.core.world import World
 from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion import SCHEDULES, PreconditionedDenoiser
 from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
@@ -66,7 +67,8 @@ class Checkpoint:
     @cached_property
     def prior(self) -> Prior:
         """The prior of a denoiser's checkpoint: ``load(name).prior.given(...)``."""
-        return Prior(self.denoiser)
+        found = self.extras.get("moments")
+        return Prior(self.denoiser, None if found is None else SecondMoments(found))
 
     @cached_property
     def forecaster(self) -> Forecaster:

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.progress import track
 
 from gapzoo import checkpoint
 from gapzoo.checking import require_devices
 from gapzoo.core import GapzooError
+from gapzoo.core.random import derive_seed
 from gapzoo.data.module import ArchiveDataModule, Reader
+from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
@@ -30,6 +33,8 @@ from gapzoo.training.module import TrainedModule
 __all__ = ["calibrate", "covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
 
 ERROR_FORECASTS = 1000
+MOMENT_STATES = 160
+"""Validation states that a prior's second moments are measured on."""
 THEN = ", then "
 """Between what a run ran on before it was resumed, and after."""
 
@@ -258,6 +263,27 @@ def _errors(
     prior = checkpoint.load(recipe.basis) if recipe.basis else None
     world, basis = (prior.world, prior.covariance) if prior else (data.world, None)
     return calibrate(made, Reader(data.archive, world), rows, basis, sorted(set(recipe.hours)))
+
+
+def measure_moments(prior: str, output: Path | None = None) -> Path:
+    """Measure a prior's second moments in its validation years, and save its checkpoint with them.
+
+    The archive and the validation years are those of its own recipe.
+    """
+    made, folder = checkpoint.load(prior), checkpoint.find(prior)
+    recipe = load(folder / "recipe.yaml")
+    archive = data_of(recipe).archive
+    reader, positions = (
+        Reader(archive, made.world),
+        archive.indices(recipe.validate[0], recipe.validate[1]),
+    )
+    rows = positions[np.linspace(0, len(positions) - 1, MOMENT_STATES).astype(int)]
+    parts = np.array_split(rows, MOMENT_STATES // 16)
+    batches = ((reader.state(p), reader.condition(p)) for p in track(parts, "second moments"))
+    generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "moments"))
+    made.extras["moments"] = SecondMoments.fit(made.denoiser, batches, generator).gains
+    low = not recipe.lora_rank
+    return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)
 
 
 def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path:

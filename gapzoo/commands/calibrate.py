@@ -10,16 +10,26 @@ from gapzoo.commands import CONSOLE, command
 
 
 def calibrate(args: argparse.Namespace) -> None:
-    """Estimate a forecaster's errors anew, in the modes of another prior."""
-    from gapzoo import fit
+    """Measure a prior's second moments, or a forecaster's errors in the modes of another prior."""
+    from gapzoo import checkpoint, fit
+    from gapzoo.core import GapzooError
 
-    done = fit.recalibrate(args.forecaster, args.prior, args.output)
+    if checkpoint.load(args.checkpoint).kind == "prior":
+        if args.prior:
+            raise GapzooError(f"'{args.checkpoint}' is a prior itself; leave '{args.prior}' out")
+        CONSOLE.print(f"written to {fit.measure_moments(args.checkpoint, args.output)}")
+        return
+    if not args.prior:
+        raise GapzooError(f"'{args.checkpoint}' is a forecaster; name the prior of its modes too")
+    done = fit.recalibrate(args.checkpoint, args.prior, args.output)
     CONSOLE.print(f"error statistics written to {done}")
 
 
 def add(commands: Any) -> None:
     """Its arguments."""
     parser = command(commands, "calibrate", calibrate)
-    parser.add_argument("forecaster", help="checkpoint")
-    parser.add_argument("prior", help="checkpoint whose modes the errors are estimated in")
-    parser.add_argument("--output", type=Path, help="checkpoint folder (the forecaster's own)")
+    parser.add_argument("checkpoint", help="of a prior or a forecaster")
+    parser.add_argument(
+        "prior", nargs="?", help="of a forecaster: checkpoint whose modes its errors are found in"
+    )
+    parser.add_argument("--output", type=Path, help="checkpoint folder (its own)")

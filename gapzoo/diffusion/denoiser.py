@@ -25,6 +25,7 @@ leaves all of that to the network.
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 from gapzoo.core import GapzooError
 from gapzoo.core.precision import autocast
 from gapzoo.diffusion.covariance import DiagonalCovariance
+from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.schedules import Schedule
 from gapzoo.diffusion.zonal import ZonalCovariance
@@ -109,6 +111,7 @@ class PreconditionedDenoiser(Denoiser):
         shaped: scale the network's output mode by mode, not channel by channel.
         support: projects states (B,C,H,W) onto the linear space that all data lie in, such as
             ``gapzoo.core.truncation.Truncated``; sampled states are projected at the end.
+        moments: what its output lacks of its input, mode by mode of the climatology; it is added.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class PreconditionedDenoiser(Denoiser):
         cond_channels: int = 0,
         shaped: bool = False,
         support: nn.Module | None = None,
+        moments: SecondMoments | None = None,
     ) -> None:
         super().__init__()
         if sigma_data <= 0:
@@ -128,7 +132,13 @@ class PreconditionedDenoiser(Denoiser):
         self.backbone, self.schedule = backbone, schedule
         self.sigma_data, self.autocast = sigma_data, autocast
         self.climatology, self.cond_channels = climatology, cond_channels
-        self.shaped, self.support = shaped, support
+        self.shaped, self.support, self.moments = shaped, support, moments
+
+    def with_moments(self, moments: SecondMoments | None) -> PreconditionedDenoiser:
+        """The same network with other second moments; None leaves its output as it is."""
+        other = copy.copy(self)
+        other.moments = moments
+        return other
 
     def coefficients(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, c_noise), each shaped as ``ratio``."""
@@ -156,6 +166,8 @@ class PreconditionedDenoiser(Denoiser):
         both = torch.cat([cond.to(x).expand(len(x), *cond.shape[1:]), linear], 1)
         left = (x - linear) / ratio.clamp(min=LOWEST_RATIO)
         output = self._network(left, c_noise.flatten().expand(len(x)), both)
+        if self.moments is not None:
+            linear = linear + self.climatology.filter(x, self.moments, ratio.flatten())
         if self.shaped:
             return Posterior(linear + self.climatology.filter(output, error_std, ratio.flatten()))
         return Posterior(linear + self.error_scale(ratio) * output)

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator
-from gapzoo.diffusion.denoiser import Denoiser, Posterior
+from gapzoo.diffusion.denoiser import Denoiser, Posterior, PreconditionedDenoiser
 from gapzoo.diffusion.guidance import GUIDANCE, GaussianConstraint, Identity
+from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.reference import Reference
 
 Constraints = GaussianConstraint | Sequence[GaussianConstraint]
@@ -110,10 +111,11 @@ class Prior:
 
     Args:
         denoiser: trained, in evaluation mode; with frozen parameters guidance takes less memory.
+        moments: what its output lacks of its input, where that was measured.
     """
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
+    def __init__(self, denoiser: Denoiser, moments: SecondMoments | None = None) -> None:
+        self.denoiser, self.moments = denoiser, moments
 
     def given(
         self,
@@ -121,6 +123,7 @@ class Prior:
         forecast: Forecast | None = None,
         forcing: Tensor | None = None,
         guidance: str | None = None,
+        moments: bool = False,
         **options: Any,
     ) -> Denoiser:
         """The prior under constraints: a denoiser that any sampler draws from.
@@ -132,6 +135,8 @@ class Prior:
             guidance: name of the method; None is ``wiener`` where no options are given and the
                 denoiser was trained around a climatology, in the basis of the forecast's errors,
                 else ``mmps``.
+            moments: give the denoiser back what its second moments say that it lacks
+                (:mod:`gapzoo.diffusion.moments`).
             options: its arguments, such as ``iterations`` or ``gamma``.
 
         Raises:
@@ -148,7 +153,8 @@ class Prior:
             if any(isinstance(c.operator, Identity) for c in constraints):
                 raise GapzooError("a whole-state constraint is given besides the forecast")
             constraints.append(forecast.constraint())
-        bound = Conditioned(self.denoiser, forcing, self._start(forecast))
+        denoiser = self._balanced() if moments else self.denoiser
+        bound = Conditioned(denoiser, forcing, self._start(forecast))
         if not constraints:
             return bound
         own = self._climatology(constraints)
@@ -156,6 +162,14 @@ class Prior:
         if guidance in ("mmps", "wiener"):
             options = {"climatology": own, **options}
         return GUIDANCE.build(guidance, denoiser=bound, constraints=constraints, **options)
+
+    def _balanced(self) -> Denoiser:
+        if self.moments is None or not isinstance(self.denoiser, PreconditionedDenoiser):
+            raise GapzooError(
+                "the second moments of this prior were not measured; run 'gapzoo calibrate' on its "
+                "checkpoint, or sample with moments=false"
+            )
+        return self.denoiser.with_moments(self.moments)
 
     def _climatology(self, constraints: list[GaussianConstraint]) -> CovarianceOperator | None:
         """The denoiser's own covariance, for the solver, where a forecast shares its basis."""

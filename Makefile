@@ -36,6 +36,8 @@ prior: setup
 
 forecaster: setup
 	$(BIN)/gapzoo train recipes/convcast_small.speedy-t21-v1.yaml
+	$(BIN)/gapzoo train recipes/convcast_small.speedy-t21-v2.yaml
+	$(BIN)/gapzoo train recipes/convcast_small.speedy-t21-v3.yaml
 
 setup: $(READY)
 

@@ -8,9 +8,9 @@ mode by mode, and along the probability flow the variance V of a mode follows fr
 
     dV / d log r = 2 (V - E[x_r . x_hat])
 
-A trained network misses the condition by a percent or two where signal and noise are alike, always
-to the side of too little, and over five decades of noise its samples lose a tenth of the variance
-(Karras et al. 2022, arXiv 2206.00364, section 4, see the same and blow up the noise instead). Here
+A trained network misses the condition by a percent or two where signal and noise are alike, above
+noise 1 to the side of too little, and over five decades of noise its samples lose a tenth of the
+variance (Karras et al. 2022, arXiv 2206.00364, section 4, see the same and blow up the noise). Here
 the missing part is measured on states that were not trained on, by noise level and signal-to-noise
 ratio of the covariance's modes, and given back:
 

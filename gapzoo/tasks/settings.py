@@ -33,6 +33,9 @@ class Trained(Protocol):
     def prior(self) -> Prior:
         """Of a denoiser's checkpoint."""
 
+    def to(self, device: torch.device) -> None:
+        """Compute on a device."""
+
     def forecaster_in(self, world: World) -> Forecaster:
         """Of a forecasting network's checkpoint, for states that a world normalises."""
 
@@ -105,10 +108,10 @@ def rollout_of(
     if forecaster is None:
         step = FORECASTERS.build(settings.forecaster, world=world)
     else:
-        forecaster.network.to(device)
+        forecaster.to(device)
         step = forecaster.forecaster_in(world)
     if prior is not None:
-        prior.prior.denoiser.to(device)
+        prior.to(device)
         error = _error(settings, prior, forecaster)
     return Rollout(
         forecaster=step,

@@ -123,7 +123,7 @@ class Prior:
         forecast: Forecast | None = None,
         forcing: Tensor | None = None,
         guidance: str | None = None,
-        moments: bool = False,
+        moments: bool | None = None,
         **options: Any,
     ) -> Denoiser:
         """The prior under constraints: a denoiser that any sampler draws from.
@@ -136,7 +136,7 @@ class Prior:
                 denoiser was trained around a climatology, in the basis of the forecast's errors,
                 else ``mmps``.
             moments: give the denoiser back what its second moments say that it lacks
-                (:mod:`gapzoo.diffusion.moments`).
+                (:mod:`gapzoo.diffusion.moments`); None does so where they were measured.
             options: its arguments, such as ``iterations`` or ``gamma``.
 
         Raises:
@@ -153,7 +153,8 @@ class Prior:
             if any(isinstance(c.operator, Identity) for c in constraints):
                 raise GapzooError("a whole-state constraint is given besides the forecast")
             constraints.append(forecast.constraint())
-        denoiser = self._balanced() if moments else self.denoiser
+        wanted = self.moments is not None if moments is None else moments
+        denoiser = self._balanced() if wanted else self.denoiser
         bound = Conditioned(denoiser, forcing, self._start(forecast))
         if not constraints:
             return bound

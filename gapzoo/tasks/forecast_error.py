@@ -13,6 +13,7 @@ coherence rho^2 = 1 - P / L these are P_l = L (1 - rho^2) / rho^2 and f_l = g f 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
+from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.prior import GaussianForecast
@@ -133,6 +135,43 @@ def _shared(ratio: Tensor, ranks: list[int]) -> Tensor:
         if len(part)
     ]
     return torch.cat([*means, ratio[sum(ranks) :]])
+
+
+def forgetting(
+    error: CovarianceOperator, climatology: CovarianceOperator | None, hours: int, memory: float
+) -> RegressedErrors:
+    """The errors where no mode remembers for longer than ``memory`` days, for long roll-outs.
+
+    A mode that hardly changes in a step has so small an error that a forecaster's drift in it is
+    never called back. With u = P / L the share of its variance that a step leaves unknown, and g
+    the regression's gain,
+
+        u >= 1 - exp(-2 hours / (24 memory)),      g <= (1 - u)^1/2,
+
+    so that g^2 L + P <= L: a forecaster that keeps the size of a mode keeps the climate's variance,
+    and one that drifts by b a step ends at most b g / (1 - g) off.
+
+    Args:
+        error: P, in the modes of ``climatology``.
+        climatology: L.
+        hours: length of a step.
+        memory: longest time in which a mode falls to 1/e of itself, days.
+
+    Raises:
+        GapzooError: for a memory of no length, and where the errors are not in modes of a
+            climatology.
+    """
+    if memory <= 0:
+        raise GapzooError(f"memory {memory:g} days; give more than 0, such as 100")
+    if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
+        raise GapzooError(
+            "'memory' needs a prior with a climatological covariance and errors in its modes; "
+            "leave it out"
+        )
+    level, least = climatology.eigenvalues, -math.expm1(-2 * hours / (24 * memory))
+    unknown = (error.eigenvalues / level).clamp(least, 1.0)
+    gain = error.gain if isinstance(error, RegressedErrors) else torch.ones_like(level)
+    return RegressedErrors(climatology, unknown * level, torch.minimum(gain, (1 - unknown).sqrt()))
 
 
 LEAST = 0.02

@@ -33,7 +33,7 @@ class Sampling:
             iteration a step where nothing is said, which warm starts make enough
             (docs/experiments.md).
         moments: give the denoiser back what its output lacks of its input, as measured
-            (:mod:`gapzoo.diffusion.moments`).
+            (:mod:`gapzoo.diffusion.moments`); None does so where it was.
         batch: members drawn side by side; changes memory, not results.
     """
 
@@ -42,7 +42,7 @@ class Sampling:
     sampler_options: dict[str, Any] = field(default_factory=dict)
     guidance: str | None = None
     guidance_options: dict[str, Any] = field(default_factory=dict)
-    moments: bool = False
+    moments: bool | None = None
     batch: int = 16
 
     @classmethod

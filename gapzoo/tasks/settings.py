@@ -14,6 +14,7 @@ from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.bounds import HumidityBounds
 from gapzoo.tasks.conserve import conserved
+from gapzoo.tasks.forecast_error import forgetting
 from gapzoo.tasks.rollout import Guard, Rollout
 from gapzoo.tasks.sampling import Sampling
 
@@ -57,7 +58,10 @@ class RolloutSettings:
         hours: length of a step.
         form: of the forecast constraint, ``gaussian`` or ``renoise``.
         start_sigma: noise level of ``renoise``.
-        inflation: factor on the forecaster's error variances.
+        inflation: factor on the forecaster's error variances; None is 1, and ``DRAWN`` of a
+            forecaster that draws.
+        memory: longest time, in days, that a mode of the climate remembers what it was (for long
+            roll-outs, see ``gapzoo.tasks.forecast_error.forgetting``); 0 sets no bound.
         sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...
         guard: largest normalised value before a member is taken back through the prior; 0 is none.
         dry_mass: hold the mass of dry air.
@@ -74,7 +78,8 @@ class RolloutSettings:
     hours: int = 24
     form: str = "gaussian"
     start_sigma: float = 0.3
-    inflation: float = 1.0
+    inflation: float | None = None
+    memory: float = 0.0
     sampling: dict[str, Any] = field(default_factory=lambda: {"steps": 6})
     guard: float = 0.0
     dry_mass: bool = False
@@ -112,7 +117,7 @@ def rollout_of(
         step = forecaster.forecaster_in(world)
     if prior is not None:
         prior.to(device)
-        error = _error(settings, prior, forecaster)
+        error = _error(settings, prior, forecaster, step.stochastic)
     return Rollout(
         forecaster=step,
         world=world,
@@ -127,7 +132,16 @@ def rollout_of(
     )
 
 
-def _error(settings: RolloutSettings, prior: Trained, forecaster: Trained | None) -> Any:
+DRAWN = 0.5
+"""Share of a draw's error that is left to draw.
+
+What is unknown of the truth is unknown of the draw alike, so that it is twice in their difference.
+"""
+
+
+def _error(
+    settings: RolloutSettings, prior: Trained, forecaster: Trained | None, draws: bool
+) -> Any:
     if settings.form == "renoise":
         return None
     if forecaster is None:
@@ -142,7 +156,10 @@ def _error(settings: RolloutSettings, prior: Trained, forecaster: Trained | None
             f"'gapzoo calibrate {settings.forecaster} {settings.prior} --output FOLDER' and name "
             "that folder as the forecaster"
         )
-    return error.with_eigenvalues(settings.inflation * error.eigenvalues)
+    factor = settings.inflation
+    factor = (DRAWN if draws else 1.0) if factor is None else factor
+    error = error.with_eigenvalues(factor * error.eigenvalues)
+    return forgetting(error, own, settings.hours, settings.memory) if settings.memory else error
 
 
 def require_daily(hours: int) -> None:

@@ -105,7 +105,7 @@ def test_between_the_nodes_the_table_is_bilinear():
     torch.testing.assert_close(found, known, rtol=0, atol=2e-3)
 
 
-def test_they_are_asked_for_by_name_and_refused_where_they_are_not():
+def test_they_are_used_where_they_were_measured_and_refused_where_they_were_not():
     prior = Prior(denoiser(0.05))
     with expect(GapzooError, "were not measured", "gapzoo calibrate"):
         prior.given(moments=True)
@@ -114,6 +114,7 @@ def test_they_are_asked_for_by_name_and_refused_where_they_are_not():
     x, t = states(2, 0), torch.tensor(0.5)
     asked, plain = (known.given(moments=on)(x, t).mean for on in (True, False))
     assert torch.equal(plain, prior.given()(x, t).mean) and not torch.equal(asked, plain)
+    assert torch.equal(asked, known.given()(x, t).mean)
     with expect(GapzooError, "they are (11, 10)"):
         SecondMoments(torch.zeros(3, 4))
     bare = PreconditionedDenoiser(Lacking(0.0), SCHEDULES.build("edm"))

@@ -265,12 +265,19 @@ def test_the_command_runs_goes_on_and_writes_a_page(models, archive, tmp_path):
     assert cli.main(words) == 0  # the reference's record is taken again
 
 
-def test_drawn_and_guarded_settings_reach_the_rollout(models):
+def test_drawn_and_guarded_settings_reach_the_rollout(models, monkeypatch):
     prior, network = (checkpoint.load(models / n) for n in "pf")
     wanted = RolloutSettings(prior="p", guard=9.0, dry_mass=False, inflation=2.0)
     rollout = rollout_of(wanted, prior, network, prior.world)
     assert rollout.guard.limit == 9.0 and rollout.observe is None
-    assert torch.allclose(rollout.error.eigenvalues, 2 * network.error(24).eigenvalues)
+    own, usual = network.error(24).eigenvalues, dataclasses.replace(wanted, inflation=None)
+    assert torch.allclose(rollout.error.eigenvalues, 2 * own)
+    assert torch.equal(rollout_of(usual, prior, network, prior.world).error.eigenvalues, own)
+    kind = type(network.forecaster_in(prior.world))
+    monkeypatch.setattr(kind, "stochastic", True)  # a draw's error holds what is unknown twice
+    assert torch.equal(rollout_of(usual, prior, network, prior.world).error.eigenvalues, own / 2)
+    with expect(GapzooError, "'memory' needs a prior with a climatological covariance"):
+        rollout_of(dataclasses.replace(wanted, memory=50.0), prior, network, prior.world)
     with expect(GapzooError, "errors of forecaster 'persistence' are not known"):
         rollout_of(dataclasses.replace(wanted, forecaster="persistence"), prior, None, prior.world)
     assert Drawn(prior.prior, prior.world, Sampling(steps=2)).world is prior.world

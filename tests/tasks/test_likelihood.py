@@ -1,11 +1,14 @@
 """A forecast as a likelihood: with the prior, and only with it, it is the forecaster's N(f, P)."""
 
+import math
+
 import pytest
 import torch
 
+from gapzoo.core import GapzooError
 from gapzoo.diffusion import DiagonalCovariance, SpectralCovariance
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
-from gapzoo.tasks.forecast_error import LEAST, likelihood, mean_errors, mode_errors
+from gapzoo.tasks.forecast_error import LEAST, forgetting, likelihood, mean_errors, mode_errors
 
 SHAPE = (2, 4, 8)
 
@@ -161,3 +164,44 @@ def test_a_forecasters_own_gains_scale_its_members(climatology):
     doubled = mean_errors(2 * members, halved, climatology)
     torch.testing.assert_close(doubled.eigenvalues, plain.eigenvalues, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(doubled.gain, plain.gain / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_no_mode_remembers_for_longer_than_it_may(climatology):
+    """Steps of a day, memory of 50: what is left of a mode after 50 days, and its variance."""
+    level = climatology.eigenvalues
+    given = RegressedErrors(climatology, 1e-3 * level, torch.full_like(level, 1.02))
+    kept = forgetting(given, climatology, 24, 50.0)
+    assert torch.allclose(kept.gain**50, torch.full_like(level, math.exp(-1)), rtol=1e-4)
+    assert torch.allclose(kept.gain**2 * level + kept.eigenvalues, level)
+    quarter = forgetting(given, climatology, 6, 50.0)
+    assert torch.allclose(quarter.gain**4, kept.gain)
+
+
+def test_a_drift_of_a_slow_mode_is_called_back(climatology):
+    """x -> g (x + b): b g / (1 - g) at last, where without a bound it would go on for ever."""
+    level, b = climatology.eigenvalues, 0.01
+    kept = forgetting(climatology.with_eigenvalues(1e-4 * level), climatology, 24, 50.0)
+    x = torch.zeros(1, *SHAPE)
+    for _ in range(1000):
+        constraint = likelihood(x + b, kept, climatology)
+        x = product(climatology, constraint)[0].reshape(x.shape).float()
+    gain = math.exp(-1 / 50)
+    assert torch.allclose(x, torch.full_like(x, b * gain / (1 - gain)), rtol=1e-2)
+
+
+def test_modes_that_forget_by_themselves_are_left_alone(climatology):
+    error = errors(climatology, 0.1, 0.9)
+    kept = forgetting(error, climatology, 24, 50.0)
+    assert torch.equal(kept.eigenvalues, error.eigenvalues)
+    known = (1 - error.eigenvalues / climatology.eigenvalues).sqrt()
+    assert torch.allclose(kept.gain, known)
+
+
+def test_a_memory_needs_a_length_and_a_climate(climatology):
+    error = errors(climatology, 0.1, 0.9)
+    with pytest.raises(GapzooError, match="memory -1 days"):
+        forgetting(error, climatology, 24, -1.0)
+    other = SpectralCovariance(torch.ones(2, 4, 5))
+    for basis, kind in ((None, error), (climatology, other)):
+        with pytest.raises(GapzooError, match="in its modes"):
+            forgetting(kind, basis, 24, 50.0)

@@ -33,7 +33,8 @@ from gapzoo.report import figures
 from gapzoo.report.page import Page
 
 PRIOR = "unet_small.speedy-t21-v4"
-FORECASTER = "convcast_small.speedy-t21-v3"
+FORECASTER = "crpscast_small.speedy-t21-v2"
+DETERMINISTIC = "convcast_small.speedy-t21-v3"
 SHOWN = ("temperature@0.835", "u_component_of_wind@0.34", "surface_pressure")
 CONSOLE = Console()
 
@@ -51,7 +52,6 @@ class Demo:
         members: of the ensembles.
         lead_days: of the forecast.
         steps: sampler steps of an analysis.
-        forecast_steps: sampler steps of each forecast step.
         seed: of everything.
     """
 
@@ -63,7 +63,6 @@ class Demo:
     members: int = 16
     lead_days: int = 10
     steps: int = 16
-    forecast_steps: int = 6
     seed: int = 0
     networks: dict[float, Network] = field(default_factory=dict)
     page: Page = field(default_factory=lambda: Page("gapzoo demo"))
@@ -152,8 +151,9 @@ class Demo:
         protocol = Protocol("demo", "weather", **settings)  # type: ignore[arg-type]
         nets = {"prior": self.prior, "forecaster": self.forecaster}
         entries: dict[str, dict[str, Any]] = {
-            "gap": {**nets, "steps": self.forecast_steps},
-            "convcast": {"forecaster": self.forecaster},
+            "gap": nets,
+            "crpscast": {"forecaster": self.forecaster},
+            "convcast": {"forecaster": DETERMINISTIC},
             "persistence": {},
         }
         time = setting.archive.times[position]

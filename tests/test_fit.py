@@ -99,9 +99,7 @@ def test_a_compiled_network_trains_alike(whole, wanted, tmp_path):
     assert one == pytest.approx(other, rel=2e-3), "AdamW's first steps are those of rounding"
 
 
-def test_a_priors_second_moments_are_measured_and_used(
-    whole, tmp_path, monkeypatch, capsys
-):
+def test_a_priors_second_moments_are_measured_and_used(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fit, "MOMENT_STATES", 32)
     made = tmp_path / "unet_small.toy"
     assert cli.main(["calibrate", str(whole[1]), "--output", str(made)]) == 0

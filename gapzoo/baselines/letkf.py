@@ -8,13 +8,15 @@ anomalies Y = H X, innovation d of the mean and localised precisions rho_n / r_n
 
 ``inflation`` multiplies X beforehand. ``rotation`` turns T by a random orthogonal matrix that
 keeps the mean (Sakov & Oke 2008). Relaxation to prior spread (Whitaker & Hamill 2012, eq. 2)
-multiplies the analysis anomalies by 1 + rtps (s_b - s_a) / s_a. Adaptive inflation estimates the
-factor a of X^2 at each point from the innovations (Miyoshi 2011, eqs. 6-10).
+multiplies the analysis anomalies by 1 + rtps (s_b - s_a) / s_a. Errors may be correlated among
+the observations of a place (``Places``): R^-1 is then D R^-1 D, D^2 the taper. Adaptive inflation
+estimates the factor a of X^2 at each point from the innovations (Miyoshi 2011, eqs. 6-10).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +25,35 @@ from torch import Tensor
 from gapzoo.baselines import BASELINES
 from gapzoo.baselines.localisation import Everywhere, Locality
 from gapzoo.core import GapzooError, MemberGenerator
+
+
+@dataclass(frozen=True)
+class Places:
+    """Observations by place, with the error covariance of each place's.
+
+    Args:
+        rows: (S,k) numbers of the observations; -1 where a place has fewer than k.
+        covariance: (S,k,k) of their errors; anything where there is none.
+        latitude, longitude: (S,) degrees.
+    """
+
+    rows: Tensor
+    covariance: Tensor
+    latitude: Tensor
+    longitude: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, values: Tensor) -> Tensor:
+        """(...,N) values as (...,S,k), 0 where there is no observation."""
+        return torch.where(self.rows >= 0, values[..., self.rows.clamp(min=0)], 0.0)
+
+    def precision(self) -> Tensor:
+        """(S,k,k) inverse covariances, 0 where there is no observation."""
+        missing = (self.rows < 0).to(self.covariance)
+        both = (1 - missing)[:, :, None] * (1 - missing)[:, None]
+        return both * torch.linalg.inv(both * self.covariance + torch.diag_embed(missing))
 
 
 @BASELINES.register("letkf")
@@ -64,11 +95,13 @@ class LETKF:
         y: Tensor,
         errors: Tensor,
         generator: MemberGenerator | None = None,
+        places: Places | None = None,
     ) -> Tensor:
         """Analysis (M,C,H,W) of a background (M,C,H,W) and observations (N,).
 
         ``operator`` may be nonlinear as long as it has ``latitude``, ``longitude`` and
-        ``channel``; ``generator`` (M members) serves the rotation.
+        ``channel``; ``generator`` (M members) serves the rotation. The covariances of ``places``
+        are in units of ``errors``, and not for adaptive inflation.
         """
         mean, seen = ensemble.mean(0), operator(ensemble)
         innovation = (y - seen.mean(0)) / errors
@@ -76,28 +109,68 @@ class LETKF:
         anomalies = (ensemble - mean).flatten(2)
         turn = self._turn(len(ensemble), generator, anomalies)
         analysis = torch.empty_like(anomalies)
-        for group, tile, near, taper in self._blocks(operator, *anomalies.shape[1:]):
-            local = taper.to(seen), seen[:, near], innovation[near]
-            factor = self._factor(group, tile, anomalies.shape[1:], *local)
-            weights = local_weights(*local, factor, turn).expand(len(tile), -1, -1)
-            own = anomalies[:, group][:, :, tile] * factor
-            found = torch.einsum("jkt,tji->ikt", own, weights)
+        given = (anomalies.shape[1:], seen, innovation, turn)
+        alone = self._weights(operator, *given)
+        parts = alone if places is None else self._placed(operator, places, *given)
+        for group, tile, weights in parts:
+            own = anomalies[:, group][:, :, tile]
+            found = torch.einsum("jkt,tji->ikt", own, weights.expand(len(tile), -1, -1))
             analysis[:, group.unsqueeze(-1), tile] = found
         return mean + self._relax(anomalies, analysis).unflatten(2, mean.shape[1:])
+
+    def _weights(
+        self, operator: Any, shape: Any, seen: Tensor, innovation: Tensor, turn: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Channels (k,), grid points (T,), weights (T or 1,M,M) with the inflation in them."""
+        for group, tile, near, taper in self._blocks(operator, *shape):
+            local = taper.to(seen), seen[:, near], innovation[near]
+            factor = self._factor(group, tile, shape, *local)
+            yield group, tile, factor[:, None, None] * local_weights(*local, factor, turn)
+
+    def _placed(
+        self,
+        operator: Any,
+        places: Places,
+        shape: Any,
+        seen: Tensor,
+        innovation: Tensor,
+        turn: Tensor | None,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The same with errors correlated at each place."""
+        if self.adaptive:
+            raise GapzooError("adaptive inflation takes errors as independent; leave it out")
+        precision, y, d = places.precision(), places.of(seen), places.of(innovation)
+        for group, row in self._groups(shape[0]):
+            root = places.of(row[operator.channel].sqrt()).to(seen)
+            pulled = torch.einsum("msk,sk,skl,sl->msl", y, root, precision.to(seen), root)
+            grams = torch.einsum("msl,nsl->smn", pulled, y).flatten(1)
+            drawn = torch.einsum("msl,sl->sm", pulled, d)
+            for tile, near, taper in self.locality.state_tiles(places, shape[1]):
+                taper = taper.to(seen)
+                gram = (taper @ grams[near]).unflatten(-1, (len(seen), -1))
+                at = self.inflation * (taper @ drawn[near])
+                weights = transform(self.inflation**2 * gram, at, turn)
+                yield group, tile, self.inflation * weights
+
+    def _groups(self, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Channels (k,) that share a taper, and it (C,)."""
+        between = self.locality.channel_taper
+        if between is None:
+            yield torch.arange(channels), torch.ones(channels)
+            return
+        rows, kind = between.unique(dim=0, return_inverse=True)
+        for k, row in enumerate(rows):
+            yield torch.nonzero(kind == k).squeeze(1), row
 
     def _blocks(
         self, operator: Any, channels: int, points: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Channels (k,) that share a taper, grid points (T,), observations (n,), taper (T,n)."""
-        between = self.locality.channel_taper
+        whole = self.locality.channel_taper is None
         for tile, near, taper in self.locality.state_tiles(operator, points):
-            if between is None:
-                yield torch.arange(channels), tile, near, taper
-                continue
-            rows, kind = between.unique(dim=0, return_inverse=True)
-            for k, row in enumerate(rows):
-                group = torch.nonzero(kind == k).squeeze(1)
-                yield group, tile, near, taper * row[operator.channel[near].cpu()]
+            for group, row in self._groups(channels):
+                local = taper if whole else taper * row[operator.channel[near].cpu()]
+                yield group, tile, near, local
 
     def _factor(
         self,
@@ -146,12 +219,18 @@ def local_weights(
     members = len(seen)
     outer = (seen.unsqueeze(1) * seen).flatten(0, 1)
     gram = (taper @ outer.T).unflatten(-1, (members, members)) * factor[:, None, None] ** 2
+    drawn = (taper @ (seen * innovation).T) * factor.unsqueeze(-1)
+    return transform(gram, drawn, turn)
+
+
+def transform(gram: Tensor, drawn: Tensor, turn: Tensor | None = None) -> Tensor:
+    """Weights (T,M,M) of Y R^-1 Y^T (T,M,M) and Y R^-1 d (T,M); ``turn`` (M,M) rotates them."""
+    members = gram.shape[-1]
     value, vector = torch.linalg.eigh(gram)
     value = value.clamp(min=0) + members - 1
-    drawn = (taper @ (seen * innovation).T) * factor.unsqueeze(-1)
     mean = vector @ ((vector.mT @ drawn.unsqueeze(-1)) / value.unsqueeze(-1))
-    transform = vector @ (((members - 1) / value).sqrt().unsqueeze(-1) * vector.mT)
-    return mean + (transform if turn is None else transform @ turn)
+    root = vector @ (((members - 1) / value).sqrt().unsqueeze(-1) * vector.mT)
+    return mean + (root if turn is None else root @ turn)
 
 
 def adapt(guess: Tensor, taper: Tensor, seen: Tensor, innovation: Tensor, std: float) -> Tensor:

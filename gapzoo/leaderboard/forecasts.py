@@ -181,7 +181,6 @@ class GapForecast(ForecastMethod):
         self.network = checkpoint_for(setting, forecaster) if trained else None
         self.forecaster = forecaster
         self.options = {k: options.pop(k) for k in ROLLED if k in options}
-        self.sampling = Sampling.of(options)
         settings = RolloutSettings(
             prior=prior,
             forecaster=forecaster,
@@ -190,6 +189,7 @@ class GapForecast(ForecastMethod):
             device=setting.device,
             **self.options,
         )
+        self.sampling = Sampling.of(settings.sampling)
         self.rollout = rollout_of(settings, self.prior, self.network, self.prior.world)
 
     def run(

@@ -158,8 +158,7 @@ class Assimilation:
             return members, error
         assert self.filter is not None
         members, error = divided(members, self.share, error)
-        deviation = point_deviation(error, self.world.shape) if self.share else self._deviation
-        return flow_update(self.filter, members, seen, deviation, generator), error
+        return flow_update(self.filter, members, seen, error, generator), error
 
     @cached_property
     def _deviation(self) -> Tensor:

@@ -11,7 +11,9 @@ y = H x + N(0, R) the first is an ensemble filter with the error R + H P H^T,
 
     y = H m + H Z w + N(0, R + H P H^T),
 
-which LETKF solves, localised, with the diagonal of H P H^T; its members are m + Z w_i. The second
+which LETKF solves, localised, with those parts of H P H^T that belong to one place (the levels of
+a column have the errors of P in common; places count as independent); its members are m + Z w_i.
+The second
 is the diffusion prior under y, with the error R, and under the forecast m + Z w_i with the error
 P: the form ``gaussian``. Nothing counts twice, and with P = 0 the filter is all there is.
 
@@ -27,12 +29,15 @@ the modes of the climate, homogeneous along longitude and not localised:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gapzoo.baselines.letkf import LETKF
+from gapzoo.baselines.letkf import LETKF, Places
 from gapzoo.core import MemberGenerator
+from gapzoo.data.observations.operators import LinearObservationOperator
 from gapzoo.diffusion.covariance import (
     CovarianceOperator,
     DiagonalCovariance,
@@ -57,6 +62,51 @@ def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> T
     for part in noise.split(8):
         total += error.sample(part.randn((len(part), *shape))).square().sum(0)
     return (total.mean(-1, keepdim=True) / DRAWS).sqrt().expand(shape)
+
+
+def point_correlation(error: ZonalCovariance) -> Tensor:
+    """(H,C,C) correlations between the channels at a point of each row, exact."""
+    *inside, _ = error.eigenvalues.split([*error.ranks, error.tail_count])
+    tails, (channels, rows, width) = error.tails(error.eigenvalues), error.shape
+    found = torch.zeros(rows, channels, channels)
+    for m, (vectors, values) in enumerate(zip(error.vectors, inside, strict=True)):
+        at = vectors.to(torch.complex64).unflatten(0, (channels, rows)).transpose(0, 1)
+        inner = ((at * (values - tails[m])) @ at.mH).real + tails[m] * torch.eye(channels)
+        found += (1 if m in (0, width / 2) else 2) / width * inner
+    spread = found.diagonal(dim1=1, dim2=2).sqrt()
+    return found / (spread[:, :, None] * spread[:, None])
+
+
+def _places(operator: Any, own: Tensor, static: Tensor, error: Any) -> Places | None:
+    """Observations by place with R + H P H^T in units of R; None where P's levels are not known.
+
+    Args:
+        operator: of linear observations.
+        own: (N,) variances R.
+        static: (N,) deviations of P at the observations.
+        error: P.
+    """
+    if not isinstance(error, ZonalCovariance) or not isinstance(
+        operator, LinearObservationOperator
+    ):
+        return None
+    channels, rows, width = operator.shape
+    heaviest = operator.weights.abs().argmax(1, keepdim=True)
+    row = operator.index.gather(1, heaviest).squeeze(1) // width % rows
+    where = torch.stack([operator.latitude, operator.longitude], 1)
+    every, home, count = where.unique(dim=0, return_inverse=True, return_counts=True)
+    order = home.argsort(stable=True)
+    slot = torch.arange(len(home)) - (count.cumsum(0) - count)[home[order]]
+    numbers = torch.full((len(every), int(count.max())), -1)
+    numbers[home[order], slot] = order
+    blank = Places(numbers, torch.empty(0), every[:, 0], every[:, 1])
+    at = operator.channel[numbers.clamp(min=0)]
+    like = point_correlation(error)[row[numbers[:, 0]]]
+    like = like.gather(1, at[:, :, None].expand(-1, -1, channels))
+    like = like.gather(2, at[:, None].expand(-1, at.shape[1], -1))
+    size = blank.of(static)
+    covariance = like * size[:, :, None] * size[:, None] + torch.diag_embed(blank.of(own))
+    return replace(blank, covariance=covariance)
 
 
 def _zonal_variance(error: ZonalCovariance) -> Tensor:
@@ -110,7 +160,8 @@ def consistent(
     """
     gram, misfit, number = torch.zeros(len(members), len(members)).double(), 0.0, 0
     for constraint in observations:
-        y, errors, seen = _seen(constraint, members, deviation)
+        y, own, static, seen = _seen(constraint, members, deviation)
+        errors = (own + static**2).sqrt()
         anomalies = ((seen - seen.mean(0)) / errors).double() / (len(members) - 1) ** 0.5
         gram += anomalies @ anomalies.T
         misfit += float((((y - seen.mean(0)) / errors).double() ** 2).sum())
@@ -127,21 +178,21 @@ def consistent(
 
 def _seen(
     constraint: GaussianConstraint, members: Tensor, deviation: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What was observed (N,), its error with the static one's (N,), what members show (M, N)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Observed (N,), its error's variance (N,), the static deviation (N,), members' (M, N)."""
     operator, mean = constraint.operator, members.mean(0, keepdim=True)
     static = (operator(mean + deviation) - operator(mean))[0].flatten()
     y, own = constraint.y.mean(0).flatten(), torch.ones_like(static)
     if isinstance(constraint.noise, DiagonalCovariance):
         own = constraint.noise.eigenvalues.to(own).flatten().expand_as(own)
-    return y, (own + static**2).sqrt(), operator(members).flatten(1)
+    return y, own, static, operator(members).flatten(1)
 
 
 def flow_update(
     letkf: LETKF,
     members: Tensor,
     observations: Sequence[GaussianConstraint],
-    deviation: Tensor,
+    error: CovarianceOperator,
     generator: MemberGenerator | None = None,
 ) -> Tensor:
     """m + Z w_i, drawn given the observations.
@@ -151,11 +202,18 @@ def flow_update(
         members: (M, C, H, W) normalised forecasts.
         observations: constraints whose operators know their places; taken in one after the other.
             Correlated errors, of variance 1, count as independent here.
-        deviation: (C, H, W) of the static error.
+        error: P, the static error.
         generator: a stream a member.
     """
+    deviation = point_deviation(error, tuple(members.shape[1:]))  # type: ignore[arg-type]
     for constraint in observations:
-        y, errors, _ = _seen(constraint, members, deviation)
-        streams = None if generator is None else generator.fork("flow")
-        members = letkf.analyse(members, constraint.operator, y, errors, streams)
+        y, own, static, _ = _seen(constraint, members, deviation)
+        operator, streams = (
+            constraint.operator,
+            None if generator is None else generator.fork("flow"),
+        )
+        places, errors = _places(operator, own, static, error), torch.ones_like(own)
+        if places is None:
+            errors = (own + static**2).sqrt()
+        members = letkf.analyse(members, operator, y, errors, streams, places)
     return members

@@ -45,6 +45,10 @@ class Trained(Protocol):
 
 
 FORMS = ("gaussian", "renoise")
+ONCE = {"sampler": "exponential", "steps": 1, "sampler_options": {"highest": 1.0}}
+"""Sampling by one evaluation of the prior, enough under a forecast's errors alone."""
+FEW = {"sampler": "exponential", "steps": 4}
+"""Sampling where a conserved quantity is observed besides."""
 
 
 @dataclass
@@ -62,7 +66,8 @@ class RolloutSettings:
             forecaster that draws.
         memory: longest time, in days, that a mode of the climate remembers what it was (for long
             roll-outs, see ``gapzoo.tasks.forecast_error.forgetting``); 0 sets no bound.
-        sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...
+        sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...; where
+            nothing is said ``ONCE``, or ``FEW`` with ``dry_mass``.
         guard: largest normalised value before a member is taken back through the prior; 0 is none.
         dry_mass: hold the mass of dry air.
         dry_mass_error: standard deviation with which it is held, Pa.
@@ -74,13 +79,13 @@ class RolloutSettings:
     """
 
     prior: str = "unet_small.speedy-t21-v4"
-    forecaster: str = "convcast_small.speedy-t21-v3"
+    forecaster: str = "crpscast_small.speedy-t21-v2"
     hours: int = 24
     form: str = "gaussian"
     start_sigma: float = 0.3
     inflation: float | None = None
     memory: float = 0.0
-    sampling: dict[str, Any] = field(default_factory=lambda: {"steps": 6})
+    sampling: dict[str, Any] = field(default_factory=dict)
     guard: float = 0.0
     dry_mass: bool = False
     dry_mass_error: float = 10.0
@@ -94,6 +99,7 @@ class RolloutSettings:
             raise GapzooError(f"forecast form '{self.form}'; {nearest(self.form, FORMS)}")
         if self.members < 1 or self.hours < 1:
             raise GapzooError("'members' and 'hours' must be 1 or more")
+        self.sampling = self.sampling or dict(FEW if self.dry_mass else ONCE)
         Sampling.of(self.sampling)
         device_of(self.device)
 

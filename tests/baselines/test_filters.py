@@ -6,7 +6,7 @@ import torch
 
 from gapzoo.baselines import BASELINES
 from gapzoo.baselines.gain import Gain
-from gapzoo.baselines.letkf import adapt, random_rotation
+from gapzoo.baselines.letkf import Places, adapt, random_rotation
 from gapzoo.baselines.localisation import Sphere
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.observations import ColumnStations, LinearObservationOperator, simulate
@@ -63,6 +63,68 @@ def test_letkf_at_a_point_uses_the_tapered_precisions_of_its_level():
         expected = expected + cov / seen.var() * gain_seen * (y[0] - seen.mean())
         torch.testing.assert_close(analysis[:, c, i, j].mean(), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(analysis[:, :, 0, 0], ensemble[:, :, 0, 0])
+
+
+def columns():
+    """Four columns and their errors."""
+    where = torch.tensor([[2, 3], [5, 5], [7, 10], [8, 1]])
+    stations = ColumnStations.at(where, GRID, CHANNELS)
+    operator = doubled(stations.subset(torch.arange(len(stations))))
+    return operator, torch.linspace(0.2, 1.0, len(operator)).double()
+
+
+def by_column(operator, correlation):
+    """Places of stations whose levels' errors are correlated, and the same as a matrix (N,N)."""
+    channels, n = len(CHANNELS), len(operator) // len(CHANNELS)
+    rows = torch.arange(len(operator)).unflatten(0, (channels, n)).T
+    covariance = torch.full((channels, channels), correlation).double()
+    covariance = covariance.fill_diagonal_(1.0).expand(n, -1, -1)
+    whole = torch.zeros(len(operator), len(operator), dtype=torch.float64)
+    for own, part in zip(rows, covariance, strict=True):
+        whole[own[:, None], own] = part
+    places = Places(rows, covariance, operator.latitude[rows[:, 0]], operator.longitude[rows[:, 0]])
+    return places, whole
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_letkf_with_errors_that_a_column_shares_is_the_kalman_filter(correlation):
+    operator, errors = columns()
+    ensemble = climate(12, 0).double()
+    y = simulate(climate(1, 1)[0].double(), operator, errors, 2)
+    places, r = by_column(operator, correlation)
+    letkf = BASELINES.build("letkf", inflation=1.2)
+    analysis = letkf.analyse(ensemble, operator, y, errors, places=places)
+    x = ensemble.flatten(1)
+    cov = 1.2**2 * torch.cov(x.T)
+    h = operator(torch.eye(x.shape[1], dtype=x.dtype).unflatten(-1, ensemble.shape[1:])).T
+    r = errors[:, None] * r * errors
+    gain = cov @ h.T @ torch.linalg.inv(h @ cov @ h.T + r)
+    torch.testing.assert_close(analysis.mean(0).flatten(), x.mean(0) + gain @ (y - h @ x.mean(0)))
+    torch.testing.assert_close(torch.cov(analysis.flatten(1).T), cov - gain @ h @ cov)
+
+
+def test_independent_errors_by_place_are_the_same_filter_localised():
+    """Also where a place has fewer observations than others."""
+    operator, errors = columns()
+    where = Sphere(GRID, CHANNELS, length=2e6, vertical=0.5, tile=4)
+    letkf = BASELINES.build("letkf", locality=where, inflation=1.1, rtps=0.5)
+    ensemble = climate(12, 0).double()
+    y = simulate(climate(1, 1)[0].double(), operator, errors, 2)
+    keep = torch.arange(1, len(operator))
+    fewer, given = operator.subset(keep), (y[keep], errors[keep])
+    places, _ = by_column(operator, 0.0)
+    places = Places(places.rows - 1, places.covariance, places.latitude, places.longitude)
+    found = letkf.analyse(ensemble, fewer, *given, places=places)
+    alone = letkf.analyse(ensemble, fewer, *given)  # tapers are float32
+    torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_adaptive_inflation_is_refused_with_errors_in_common():
+    operator, errors = columns()
+    places, _ = by_column(operator, 0.5)
+    letkf = BASELINES.build("letkf", adaptive=0.05)
+    with pytest.raises(GapzooError, match="takes errors as independent"):
+        letkf.analyse(climate(4, 0).double(), operator, 0 * errors, errors, places=places)
 
 
 def test_rotation_is_orthogonal_and_keeps_the_mean():

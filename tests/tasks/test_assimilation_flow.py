@@ -7,12 +7,13 @@ from worlds import expect
 
 from gapzoo.baselines.letkf import LETKF
 from gapzoo.core import GapzooError
+from gapzoo.data.observations import LinearObservationOperator
 from gapzoo.diffusion import GaussianDenoiser
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks.assimilation import Assimilation, _below
-from gapzoo.tasks.flow import consistent, divided, point_deviation
+from gapzoo.tasks.flow import consistent, divided, flow_update, point_correlation, point_deviation
 
 STATIC, M = 0.2, 6
 
@@ -132,6 +133,46 @@ def test_a_share_is_the_kalman_filter_of_both_parts():
     assert torch.allclose((h @ matrix(modes) @ h.T).flatten(), point, rtol=0.3)
     mean = x.mean(0) + p @ h.T @ (h @ p @ h.T + r).inverse() @ (y - h @ x.mean(0))
     assert (drawn.flatten(1).double().mean(0) - mean).abs().max() < 0.1
+
+
+def stacked() -> ZonalCovariance:
+    """Of three channels with errors in common."""
+    rng = torch.Generator().manual_seed(2)
+    waves = torch.randn(60, 1, H, W, generator=rng).cumsum(-1)
+    own = torch.randn(60, 3, H, W, generator=rng)
+    errors = torch.tensor([1.0, 0.7, -0.5])[:, None, None] * (waves - waves.mean(0)) + 0.3 * own
+    return ZonalCovariance.fit([errors], threshold=0.5)
+
+
+def test_correlations_between_the_levels_of_a_row_are_exact():
+    error, size = stacked(), 3 * N
+    whole = error.apply(torch.eye(size).reshape(size, 3, H, W)).flatten(1)
+    at = torch.arange(size).reshape(3, H, W)[:, :, 1]
+    for row in range(H):
+        own = whole[at[:, row][:, None], at[:, row]]
+        spread = own.diagonal().sqrt()
+        expected = own / (spread[:, None] * spread)
+        torch.testing.assert_close(point_correlation(error)[row], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_columns_levels_share_the_static_error():
+    """One column, not localised: the Kalman filter with R + H P H^T, all of it."""
+    error = stacked()
+    members = torch.randn(M, 3, H, W, generator=torch.Generator().manual_seed(3))
+    index, r = torch.tensor([[0], [N], [2 * N]]) + W + 2, torch.tensor([0.3, 0.2, 0.5])
+    one, channel = torch.ones(3), torch.arange(3)
+    operator = LinearObservationOperator(index, one[:, None], (3, H, W), one, one, channel)
+    y = torch.tensor([[1.0, -0.4, 0.8]])
+    found = flow_update(LETKF(), members, [GaussianConstraint(operator, y, r)], error)
+    x, h = members.flatten(1).double(), torch.zeros(3, 3 * N).double()
+    h[channel, index.flatten()] = 1.0
+    p = error.apply(torch.eye(3 * N).reshape(3 * N, 3, H, W)).flatten(1).double()
+    b = torch.cov(x.T)
+    gain = b @ h.T @ (h @ (b + p) @ h.T + torch.diag(r)).inverse()
+    mean = x.mean(0) + gain @ (y[0] - h @ x.mean(0))
+    torch.testing.assert_close(found.flatten(1).double().mean(0), mean, rtol=1e-3, atol=1e-3)
+    after = torch.cov(found.flatten(1).double().T)
+    torch.testing.assert_close(after, b - gain @ h @ b, rtol=1e-3, atol=1e-3)
 
 
 def test_members_are_scaled_to_what_their_innovations_ask_for():

@@ -45,9 +45,22 @@ class Places:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @classmethod
+    def apart(cls, operator: Any) -> Places:
+        """The places of an operator's observations, with independent errors of variance 1."""
+        where = torch.stack([operator.latitude.cpu(), operator.longitude.cpu()], 1)
+        every, home, count = where.unique(dim=0, return_inverse=True, return_counts=True)
+        order = home.argsort(stable=True)
+        slot = torch.arange(len(home)) - (count.cumsum(0) - count)[home[order]]
+        rows = torch.full((len(every), int(count.max())), -1)
+        rows[home[order], slot] = order
+        unit = torch.eye(rows.shape[1]).expand(len(rows), -1, -1)
+        return cls(rows, unit, every[:, 0], every[:, 1])
+
     def of(self, values: Tensor) -> Tensor:
         """(...,N) values as (...,S,k), 0 where there is no observation."""
-        return torch.where(self.rows >= 0, values[..., self.rows.clamp(min=0)], 0.0)
+        rows = self.rows.to(values.device)
+        return torch.where(rows >= 0, values[..., rows.clamp(min=0)], 0.0)
 
     def precision(self) -> Tensor:
         """(S,k,k) inverse covariances, 0 where there is no observation."""
@@ -109,6 +122,9 @@ class LETKF:
         anomalies = (ensemble - mean).flatten(2)
         turn = self._turn(len(ensemble), generator, anomalies)
         analysis = torch.empty_like(anomalies)
+        if places is None and not self.adaptive:  # one taper serves all levels of a column
+            apart = Places.apart(operator)
+            places = apart if len(apart) < len(y) else None
         given = (anomalies.shape[1:], seen, innovation, turn)
         alone = self._weights(operator, *given)
         parts = alone if places is None else self._placed(operator, places, *given)

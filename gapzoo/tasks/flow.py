@@ -93,20 +93,14 @@ def _places(operator: Any, own: Tensor, static: Tensor, error: Any) -> Places | 
     channels, rows, width = operator.shape
     heaviest = operator.weights.abs().argmax(1, keepdim=True)
     row = operator.index.gather(1, heaviest).squeeze(1) // width % rows
-    where = torch.stack([operator.latitude, operator.longitude], 1)
-    every, home, count = where.unique(dim=0, return_inverse=True, return_counts=True)
-    order = home.argsort(stable=True)
-    slot = torch.arange(len(home)) - (count.cumsum(0) - count)[home[order]]
-    numbers = torch.full((len(every), int(count.max())), -1)
-    numbers[home[order], slot] = order
-    blank = Places(numbers, torch.empty(0), every[:, 0], every[:, 1])
-    at = operator.channel[numbers.clamp(min=0)]
-    like = point_correlation(error)[row[numbers[:, 0]]]
+    apart = Places.apart(operator)
+    at = operator.channel[apart.rows.clamp(min=0)]
+    like = point_correlation(error)[row[apart.rows[:, 0]]]
     like = like.gather(1, at[:, :, None].expand(-1, -1, channels))
     like = like.gather(2, at[:, None].expand(-1, at.shape[1], -1))
-    size = blank.of(static)
-    covariance = like * size[:, :, None] * size[:, None] + torch.diag_embed(blank.of(own))
-    return replace(blank, covariance=covariance)
+    size = apart.of(static)
+    covariance = like * size[:, :, None] * size[:, None] + torch.diag_embed(apart.of(own))
+    return replace(apart, covariance=covariance)
 
 
 def _zonal_variance(error: ZonalCovariance) -> Tensor:

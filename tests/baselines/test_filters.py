@@ -103,7 +103,7 @@ def test_letkf_with_errors_that_a_column_shares_is_the_kalman_filter(correlation
     torch.testing.assert_close(torch.cov(analysis.flatten(1).T), cov - gain @ h @ cov)
 
 
-def test_independent_errors_by_place_are_the_same_filter_localised():
+def test_independent_errors_by_place_are_the_same_filter_localised(monkeypatch):
     """Also where a place has fewer observations than others."""
     operator, errors = columns()
     where = Sphere(GRID, CHANNELS, length=2e6, vertical=0.5, tile=4)
@@ -115,6 +115,7 @@ def test_independent_errors_by_place_are_the_same_filter_localised():
     places, _ = by_column(operator, 0.0)
     places = Places(places.rows - 1, places.covariance, places.latitude, places.longitude)
     found = letkf.analyse(ensemble, fewer, *given, places=places)
+    monkeypatch.setattr(Places, "apart", lambda operator: operator)
     alone = letkf.analyse(ensemble, fewer, *given)  # tapers are float32
     torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5)
 

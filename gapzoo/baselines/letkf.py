@@ -16,7 +16,6 @@ estimates the factor a of X^2 at each point from the innovations (Miyoshi 2011, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,48 +24,7 @@ from torch import Tensor
 from gapzoo.baselines import BASELINES
 from gapzoo.baselines.localisation import Everywhere, Locality
 from gapzoo.core import GapzooError, MemberGenerator
-
-
-@dataclass(frozen=True)
-class Places:
-    """Observations by place, with the error covariance of each place's.
-
-    Args:
-        rows: (S,k) numbers of the observations; -1 where a place has fewer than k.
-        covariance: (S,k,k) of their errors; anything where there is none.
-        latitude, longitude: (S,) degrees.
-    """
-
-    rows: Tensor
-    covariance: Tensor
-    latitude: Tensor
-    longitude: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @classmethod
-    def apart(cls, operator: Any) -> Places:
-        """The places of an operator's observations, with independent errors of variance 1."""
-        where = torch.stack([operator.latitude.cpu(), operator.longitude.cpu()], 1)
-        every, home, count = where.unique(dim=0, return_inverse=True, return_counts=True)
-        order = home.argsort(stable=True)
-        slot = torch.arange(len(home)) - (count.cumsum(0) - count)[home[order]]
-        rows = torch.full((len(every), int(count.max())), -1)
-        rows[home[order], slot] = order
-        unit = torch.eye(rows.shape[1]).expand(len(rows), -1, -1)
-        return cls(rows, unit, every[:, 0], every[:, 1])
-
-    def of(self, values: Tensor) -> Tensor:
-        """(...,N) values as (...,S,k), 0 where there is no observation."""
-        rows = self.rows.to(values.device)
-        return torch.where(rows >= 0, values[..., rows.clamp(min=0)], 0.0)
-
-    def precision(self) -> Tensor:
-        """(S,k,k) inverse covariances, 0 where there is no observation."""
-        missing = (self.rows < 0).to(self.covariance)
-        both = (1 - missing)[:, :, None] * (1 - missing)[:, None]
-        return both * torch.linalg.inv(both * self.covariance + torch.diag_embed(missing))
+from gapzoo.core.places import Places
 
 
 @BASELINES.register("letkf")

@@ -201,6 +201,24 @@ class ZonalCovariance(CovarianceOperator):
         above = (inside - tails.repeat_interleave(ranks, 1)) @ share
         return (tails @ self._weights.to(gains))[:, None] / self.shape[2] + above
 
+    def between_channels(self, values: Tensor) -> Tensor:
+        """(H,C,C) covariance between the channels at a point of each row.
+
+        Args:
+            values: (len(eigenvalues),) variances of the modes, the tails' last.
+        """
+        channels, height, width = self.shape
+        found = values.new_zeros(height, channels, channels)
+        inside, tails = values[: sum(self.ranks)].split(self.ranks), self.tails(values)
+        each = zip(self._weights.tolist(), self._basis(values), inside, tails, strict=True)
+        for twice, e, own, tail in each:
+            parts = torch.cat([e.real, e.imag], 1).to(values)
+            at = parts.unflatten(0, (channels, height)).transpose(0, 1)
+            power = (twice / width) * (own - tail).repeat(2)
+            found += (at * power) @ at.mT
+            found.diagonal(dim1=1, dim2=2).add_(twice / width * tail)
+        return found
+
     @property
     def _weights(self) -> Tensor:
         """(W//2+1,) how often each wavenumber counts: those with a conjugate twice."""

@@ -29,14 +29,14 @@ the modes of the climate, homogeneous along longitude and not localised:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gapzoo.baselines.letkf import LETKF, Places
+from gapzoo.baselines.letkf import LETKF
 from gapzoo.core import MemberGenerator
+from gapzoo.core.places import Places
 from gapzoo.data.observations.operators import LinearObservationOperator
 from gapzoo.diffusion.covariance import (
     CovarianceOperator,
@@ -64,19 +64,6 @@ def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> T
     return (total.mean(-1, keepdim=True) / DRAWS).sqrt().expand(shape)
 
 
-def point_correlation(error: ZonalCovariance) -> Tensor:
-    """(H,C,C) correlations between the channels at a point of each row, exact."""
-    *inside, _ = error.eigenvalues.split([*error.ranks, error.tail_count])
-    tails, (channels, rows, width) = error.tails(error.eigenvalues), error.shape
-    found = torch.zeros(rows, channels, channels)
-    for m, (vectors, values) in enumerate(zip(error.vectors, inside, strict=True)):
-        at = vectors.to(torch.complex64).unflatten(0, (channels, rows)).transpose(0, 1)
-        inner = ((at * (values - tails[m])) @ at.mH).real + tails[m] * torch.eye(channels)
-        found += (1 if m in (0, width / 2) else 2) / width * inner
-    spread = found.diagonal(dim1=1, dim2=2).sqrt()
-    return found / (spread[:, :, None] * spread[:, None])
-
-
 def _places(operator: Any, own: Tensor, static: Tensor, error: Any) -> Places | None:
     """Observations by place with R + H P H^T in units of R; None where P's levels are not known.
 
@@ -86,21 +73,13 @@ def _places(operator: Any, own: Tensor, static: Tensor, error: Any) -> Places | 
         static: (N,) deviations of P at the observations.
         error: P.
     """
-    if not isinstance(error, ZonalCovariance) or not isinstance(
-        operator, LinearObservationOperator
-    ):
+    known = isinstance(operator, LinearObservationOperator)
+    if not known or not isinstance(error, ZonalCovariance):
         return None
-    channels, rows, width = operator.shape
-    heaviest = operator.weights.abs().argmax(1, keepdim=True)
-    row = operator.index.gather(1, heaviest).squeeze(1) // width % rows
-    apart = Places.apart(operator)
-    at = operator.channel[apart.rows.clamp(min=0)]
-    like = point_correlation(error)[row[apart.rows[:, 0]]]
-    like = like.gather(1, at[:, :, None].expand(-1, -1, channels))
-    like = like.gather(2, at[:, None].expand(-1, at.shape[1], -1))
-    size = apart.of(static)
-    covariance = like * size[:, :, None] * size[:, None] + torch.diag_embed(apart.of(own))
-    return replace(apart, covariance=covariance)
+    between = error.between_channels(error.eigenvalues)
+    spread = between.diagonal(dim1=1, dim2=2).sqrt()
+    between = between / (spread[:, :, None] * spread[:, None])
+    return Places.apart(operator).with_levels(operator, between, own, static)
 
 
 def _zonal_variance(error: ZonalCovariance) -> Tensor:

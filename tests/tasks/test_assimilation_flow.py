@@ -13,7 +13,7 @@ from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks.assimilation import Assimilation, _below
-from gapzoo.tasks.flow import consistent, divided, flow_update, point_correlation, point_deviation
+from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation
 
 STATIC, M = 0.2, 6
 
@@ -144,15 +144,14 @@ def stacked() -> ZonalCovariance:
     return ZonalCovariance.fit([errors], threshold=0.5)
 
 
-def test_correlations_between_the_levels_of_a_row_are_exact():
+def test_covariances_between_the_levels_of_a_row_are_exact():
     error, size = stacked(), 3 * N
     whole = error.apply(torch.eye(size).reshape(size, 3, H, W)).flatten(1)
     at = torch.arange(size).reshape(3, H, W)[:, :, 1]
     for row in range(H):
         own = whole[at[:, row][:, None], at[:, row]]
-        spread = own.diagonal().sqrt()
-        expected = own / (spread[:, None] * spread)
-        torch.testing.assert_close(point_correlation(error)[row], expected, rtol=1e-3, atol=1e-3)
+        found = error.between_channels(error.eigenvalues)[row]
+        torch.testing.assert_close(found, own, rtol=1e-3, atol=1e-3)
 
 
 def test_a_columns_levels_share_the_static_error():

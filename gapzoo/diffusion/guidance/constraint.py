@@ -67,6 +67,7 @@ class Linearised:
 
     def __init__(self, constraint: GaussianConstraint, x: Tensor) -> None:
         self.noise, self.identity = constraint.noise, isinstance(constraint.operator, Identity)
+        self.operator = constraint.operator
         self._state = x.detach()
         if not self.identity:
             self._trace(constraint.operator)

@@ -18,17 +18,24 @@ is solved without the network: s_F by filtering, and s_O by a few conjugate grad
 This is optimal interpolation around x_hat. As a preconditioner it costs no backward pass, leaves
 the solution as it is, and lets a Krylov solver with the network's own V need few iterations: one,
 if the prior is as assumed. L is 1 (normalised states) where nobody says better.
+
+The conjugate gradients are preconditioned themselves: by R + H W H^T within each place, where the
+levels of a sounding have much in common and the modes say how much, else by R.
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError
-from gapzoo.diffusion.covariance import CovarianceOperator
+from gapzoo.core.places import Places
+from gapzoo.diffusion.covariance import CovarianceOperator, DiagonalCovariance
 from gapzoo.diffusion.guidance.constraint import Linearised, Stack
 from gapzoo.diffusion.krylov import cg
+from gapzoo.diffusion.zonal import ZonalCovariance
 
 
 def _prior(level: Tensor, r: Tensor) -> Tensor:
@@ -44,7 +51,8 @@ class Preconditioner:
         ratio: (B or 1,1,1,1) noise-to-signal ratio r.
         climatology: L, in the basis of the forecast's covariance; None is 1.
         iterations: conjugate gradients for the observations.
-        tolerance: of the observations' residual relative to d, both over R, where a member stops.
+        tolerance: of the observations' residual relative to d, both over what preconditions them,
+            where a member stops.
         start: (B,N_O) about the solution of the next call; ``solution`` is what that finds.
 
     Raises:
@@ -88,17 +96,38 @@ class Preconditioner:
     def _filter(self, v: Tensor, kind: str) -> Tensor:
         """V v: ``prior``; (V + P)^-1 v: ``inverse``; both: ``carried``; W v: ``joint``."""
 
-        def gain(_: Tensor, r: Tensor) -> Tensor:
-            prior = _prior(self.level.to(r), r)
-            if kind == "prior" or self.error is None:
-                return prior
-            error = self.error.to(r)
-            whole = prior + error
-            if kind == "inverse":
-                return 1.0 / whole
-            return (prior if kind == "carried" else prior * error) / whole
+        return self.basis.filter(v, lambda _, r: self._gain(r, kind), self.ratio)
 
-        return self.basis.filter(v, gain, self.ratio)
+    def _gain(self, r: Tensor, kind: str) -> Tensor:
+        prior = _prior(self.level.to(r), r)
+        if kind == "prior" or self.error is None:
+            return prior
+        error = self.error.to(r)
+        whole = prior + error
+        if kind == "inverse":
+            return 1.0 / whole
+        return (prior if kind == "carried" else prior * error) / whole
+
+    @cached_property
+    def _by_place(self) -> list[tuple[Places, Tensor] | None]:
+        """Of each kind of observation its places and (S,k,k) inverses of R + H W H^T there."""
+        if not isinstance(self.basis, ZonalCovariance):
+            return [None] * len(self.observations.parts)
+        joint = self._gain(self.ratio.max(), "joint")
+        between = self.basis.between_channels(joint)
+        return [_inverses(part, between) for part in self.observations.parts]
+
+    def _scaled(self, s: Tensor) -> Tensor:
+        """``s`` (B,N_O) over R + H W H^T within places."""
+        obs, found = self.observations, []
+        pieces = zip(obs.parts, self._by_place, s.split(obs.sizes, 1), strict=True)
+        for part, known, piece in pieces:
+            if known is None:
+                found.append(part.filter(piece, lambda r: 1 / r))
+                continue
+            places, inverse = known
+            found.append(places.back(torch.einsum("skl,bsl->bsk", inverse, places.of(piece))))
+        return torch.cat(found, 1)
 
     def __call__(self, d: Tensor) -> Tensor:
         """About ``(R + H V H^T)^-1 d``: (B,N) -> (B,N)."""
@@ -138,7 +167,7 @@ class Preconditioner:
         return torch.cat(pieces, 1)
 
     def _observed(self, d: Tensor) -> Tensor:
-        """``(R + H W H^T)^-1 d`` by conjugate gradients, scaled by R."""
+        """``(R + H W H^T)^-1 d`` by conjugate gradients."""
         obs = self.observations
 
         def matrix(s: Tensor) -> Tensor:
@@ -151,11 +180,8 @@ class Preconditioner:
             nearer = left.norm(dim=1, keepdim=True) < d.norm(dim=1, keepdim=True)
             start, left = torch.where(nearer, start, 0.0), torch.where(nearer, left, d)
 
-        def scaled(s: Tensor) -> Tensor:
-            return obs.filter(s, lambda r: 1 / r)
-
-        enough = self.tolerance**2 * (d * scaled(d)).sum(1, keepdim=True)
-        found = cg(matrix, left, self.iterations, scaled, enough)
+        enough = self.tolerance**2 * (d * self._scaled(d)).sum(1, keepdim=True)
+        found = cg(matrix, left, self.iterations, self._scaled, enough)
         self.solution = found if start is None else start + found
         return self.solution
 
@@ -163,3 +189,18 @@ class Preconditioner:
     def _state(part: Linearised, flat: Tensor) -> Tensor:
         """(B,N) -> (B,C,H,W)."""
         return part.adjoint(flat)
+
+
+PARTS = ("index", "weights", "channel", "latitude", "longitude")
+"""What an operator of linear observations tells of itself."""
+
+
+def _inverses(part: Linearised, between: Tensor) -> tuple[Places, Tensor] | None:
+    """Places of linear observations and their (S,k,k) inverses; None of others."""
+    operator, noise = part.operator, part.noise
+    if not isinstance(noise, DiagonalCovariance) or any(not hasattr(operator, n) for n in PARTS):
+        return None
+    size = operator.weights.sum(1).to(between)  # type: ignore[attr-defined]
+    own = noise.eigenvalues.to(size).flatten().expand_as(size)
+    places = Places.apart(operator).with_levels(operator, between, own, size)
+    return places, places.precision()

@@ -48,7 +48,7 @@ class Wiener(Guidance):
         climatology: L; in the basis of the forecast's covariance where there is a forecast.
         iterations: most conjugate gradients a step; each costs a filter.
         tolerance: of the residual relative to the innovations, where a member stops earlier.
-        warm: start from the solution of the step before, if that was at a higher noise level.
+        warm: start from the solution of the step before, if that was at no lower noise level.
 
     Raises:
         GapzooError: without a climatology.
@@ -61,7 +61,7 @@ class Wiener(Guidance):
         denoiser: Denoiser,
         constraints: GaussianConstraint | Sequence[GaussianConstraint],
         climatology: CovarianceOperator | None = None,
-        iterations: int = 30,
+        iterations: int = 150,
         tolerance: float = 0.05,
         warm: bool = True,
     ) -> None:
@@ -97,7 +97,7 @@ class Wiener(Guidance):
         last, level, d = self._last, float(problem.ratio.max()), problem.innovation
         solver = self._solver(problem)
         size = (len(d), sum(solver.observations.sizes))
-        if self.warm and last is not None and level < last[0] and last[1].shape == size:
+        if self.warm and last is not None and level <= last[0] and last[1].shape == size:
             solver.start = last[1]
         shift = solver.shift(d)
         found = d.new_zeros(size) if solver.solution is None else solver.solution

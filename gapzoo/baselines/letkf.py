@@ -90,7 +90,7 @@ class LETKF:
             own = anomalies[:, group][:, :, tile]
             found = torch.einsum("jkt,tji->ikt", own, weights.expand(len(tile), -1, -1))
             analysis[:, group.unsqueeze(-1), tile] = found
-        return mean + self._relax(anomalies, analysis).unflatten(2, mean.shape[1:])
+        return mean + relaxed(anomalies, analysis, self.rtps).unflatten(2, mean.shape[1:])
 
     def _weights(
         self, operator: Any, shape: Any, seen: Tensor, innovation: Tensor, turn: Tensor | None
@@ -165,19 +165,23 @@ class LETKF:
         self.field[group.unsqueeze(-1), tile] = moved
         return guess.sqrt()
 
-    def _relax(self, before: Tensor, after: Tensor) -> Tensor:
-        """Relaxation to prior spread of the anomalies; the mean stays."""
-        if self.rtps == 0:
-            return after
-        s_b, s_a, mean = before.std(0), after.std(0), after.mean(0)
-        return mean + (after - mean) * (1 + self.rtps * (s_b - s_a) / s_a.clamp(min=1e-12))
-
     def _turn(self, members: int, generator: MemberGenerator | None, like: Tensor) -> Tensor | None:
         if not self.rotation:
             return None
         if generator is None:
             raise GapzooError("rotation draws random numbers; pass a generator to analyse()")
         return random_rotation(members, generator).to(like)
+
+
+def relaxed(before: Tensor, after: Tensor, rtps: float) -> Tensor:
+    """Members (M,...) with part of the spread back that they had before; their mean stays.
+
+    Relaxation to prior spread (Whitaker & Hamill 2012, eq. 2).
+    """
+    if rtps == 0:
+        return after
+    s_b, s_a, mean = before.std(0), after.std(0), after.mean(0)
+    return mean + (after - mean) * (1 + rtps * (s_b - s_a) / s_a.clamp(min=1e-12))
 
 
 def local_weights(

@@ -82,6 +82,7 @@ def _task(wanted: Any, prior: Any) -> Any:
         filter=letkf,
         share=wanted.share,
         doubt=wanted.doubt,
+        rtps=wanted.rtps,
     )
 
 

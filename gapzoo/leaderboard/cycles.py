@@ -284,6 +284,7 @@ class GapCycle(CycleMethod):
         filter: of ``hybrid``: ``length``, ``vertical``, ``inflation``, ``rtps`` of the LETKF.
         share: of ``hybrid``: part of the ensemble's covariance that is taken by scale.
         doubt: of the factor by which innovations may scale the ensemble's covariance.
+        rtps: relaxation of the analysis to the spread of the forecasts.
         options: of Sampling.
     """
 
@@ -301,6 +302,7 @@ class GapCycle(CycleMethod):
         filter: dict[str, Any] | None = None,
         share: float = 0.0,
         doubt: float = 0.0,
+        rtps: float = 0.0,
         **options: Any,
     ) -> None:
         if prior is None:
@@ -309,7 +311,7 @@ class GapCycle(CycleMethod):
         self.prior = checkpoint_for(setting, prior)
         super().__init__(setting, protocol, forecaster, ensemble)
         given = {"form": form, "start_sigma": start_sigma, "inflation": inflation}
-        given |= {"share": share, "doubt": doubt}
+        given |= {"share": share, "doubt": doubt, "rtps": rtps}
         self.options = {**given, "static": static, "filter": filter}
         settings = {**LETKFCycle.defaults, **(filter or {})}
         if settings["adaptive"]:
@@ -331,6 +333,7 @@ class GapCycle(CycleMethod):
             filter=LETKF(where, **settings) if form == "hybrid" else None,
             share=share,
             doubt=doubt,
+            rtps=rtps,
         )
 
     def _error(self, form: str, inflation: float, static: float | None) -> Any:

@@ -54,6 +54,7 @@ class AssimilationRecipe:
         filter: of ``hybrid``: ``length`` (m), ``vertical`` (log level), ``inflation``, ``rtps``.
         share: of ``hybrid``: part of the ensemble's covariance that is taken by scale.
         doubt: of the factor by which innovations may scale the ensemble's covariance; 0 is none.
+        rtps: relaxation of the analysis to the spread of the forecasts, 0 to 1.
         window: the analysis is at the window's ``end`` or ``start`` (4D; needs a network).
         slot: hours to which times of observations are rounded; 0 is ``hours``.
         sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...
@@ -77,6 +78,7 @@ class AssimilationRecipe:
     filter: dict[str, float] = field(default_factory=dict)
     share: float = 0.0
     doubt: float = 0.0
+    rtps: float = 0.0
     window: str = "end"
     slot: int = 0
     sampling: dict[str, Any] = field(default_factory=dict)

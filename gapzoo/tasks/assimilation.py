@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gapzoo.baselines.letkf import LETKF
+from gapzoo.baselines.letkf import LETKF, relaxed
 from gapzoo.core import GapzooError, MemberGenerator, nearest
 from gapzoo.core.world import World
 from gapzoo.data.observations.operators import LinearObservationOperator
@@ -93,6 +93,8 @@ class Assimilation:
         share: of ``hybrid``: part of the ensemble's covariance that is taken by scale (``flow``).
         doubt: standard deviation of the factor by which innovations may scale the members'
             covariance beforehand (``flow.consistent``); they may not where 0.
+        rtps: relaxation of the analysis to the spread of the forecasts, 0 to 1 (the filter's own
+            is of its part alone).
     """
 
     prior: Prior
@@ -105,6 +107,7 @@ class Assimilation:
     filter: LETKF | None = None
     share: float = 0.0
     doubt: float = 0.0
+    rtps: float = 0.0
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -115,6 +118,8 @@ class Assimilation:
             raise GapzooError("form 'hybrid' needs a filter: how the ensemble is localised")
         if not 0 <= self.share <= 1 or self.doubt < 0:
             raise GapzooError(f"share {self.share}, doubt {self.doubt}; 0 to 1, and 0 or more")
+        if not 0 <= self.rtps <= 1:
+            raise GapzooError(f"rtps {self.rtps}; give a part of the spread, 0 to 1")
 
     def analyse(
         self,
@@ -136,17 +141,18 @@ class Assimilation:
         anomaly = None if forcing is None else forcing[None]
         cond = self.world.condition(pd.DatetimeIndex([time]), anomaly)
         seen = [observations] if isinstance(observations, GaussianConstraint) else observations
-        error = self.error
-        if forecast is not None and seen and error is not None:
-            forecast, error = self._flow(forecast, seen, error, generator)
-        return self.sampling.draw(
+        error, given = self.error, forecast
+        if given is not None and seen and error is not None:
+            given, error = self._flow(given, seen, error, generator)
+        drawn = self.sampling.draw(
             self.prior,
             self.world.shape,
             generator,
             observations=lambda rows: [_of_members(c, rows) for c in seen or []],
             forcing=cond,
-            forecast=self._forecast(forecast, error),
+            forecast=self._forecast(given, error),
         )
+        return drawn if forecast is None else relaxed(forecast, drawn, self.rtps)
 
     def _flow(
         self, members: Tensor, seen: Observed, error: Error, generator: MemberGenerator

@@ -6,7 +6,7 @@ from linear import EXACT, MEAN_ERROR, SCHEDULE, START, H, N, Probe, W, matrix, s
 from worlds import expect
 
 from gapzoo.baselines.letkf import LETKF
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.observations import LinearObservationOperator
 from gapzoo.diffusion import GaussianDenoiser
 from gapzoo.diffusion.guidance import GaussianConstraint
@@ -202,3 +202,29 @@ def test_an_ensembles_error_stays_below_half_of_the_climate():
     assert torch.equal(_below(narrow, climate).eigenvalues, narrow.eigenvalues)
     regressed = RegressedErrors(climate, wide.eigenvalues, torch.ones(len(wide.eigenvalues)))
     assert _below(regressed, climate) is regressed and _below(wide, None) is wide
+
+
+@pytest.mark.parametrize("rtps", [0.5, 1.0])
+def test_an_analysis_is_relaxed_to_the_spread_of_its_forecasts(rtps):
+    world = toy()
+    members = torch.randn(M, 1, H, W, generator=torch.Generator().manual_seed(0))
+    seen = world.observed(torch.zeros(3))
+    streams = MemberGenerator(0, M)
+
+    def analysis(part: float):
+        task = Assimilation(
+            prior=world.prior,
+            world=world.world,
+            sampling=EXACT,
+            forecaster=world.forecaster,
+            error=spectral([STATIC] * 3),
+            rtps=part,
+        )
+        return task.analyse(START, streams.fork("a"), seen, forecast=members)
+
+    plain, wider = analysis(0.0), analysis(rtps)
+    torch.testing.assert_close(wider.mean(0), plain.mean(0), rtol=1e-4, atol=1e-4)
+    expected = rtps * members.std(0) + (1 - rtps) * plain.std(0)
+    torch.testing.assert_close(wider.std(0), expected, rtol=1e-4, atol=1e-4)
+    with expect(GapzooError, "rtps 1.5"):
+        analysis(1.5)

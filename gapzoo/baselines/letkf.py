@@ -115,7 +115,7 @@ class LETKF:
             raise GapzooError("adaptive inflation takes errors as independent; leave it out")
         precision, y, d = places.precision(), places.of(seen), places.of(innovation)
         for group, row in self._groups(shape[0]):
-            root = places.of(row[operator.channel].sqrt()).to(seen)
+            root = places.of(row[operator.channel.cpu()].sqrt()).to(seen)
             pulled = torch.einsum("msk,sk,skl,sl->msl", y, root, precision.to(seen), root)
             grams = torch.einsum("msl,nsl->smn", pulled, y).flatten(1)
             drawn = torch.einsum("msl,sl->sm", pulled, d)

@@ -16,7 +16,6 @@ from gapzoo.forecasters import FORECASTERS, Forecaster, needs_checkpoint
 from gapzoo.leaderboard.methods import ClimatologyMethod, Setting, checkpoint_for
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.rollout import Rollout, persisted
-from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
 FORECASTS = Registry("entry", "gapzoo.leaderboard")
@@ -189,7 +188,6 @@ class GapForecast(ForecastMethod):
             device=setting.device,
             **self.options,
         )
-        self.sampling = Sampling.of(settings.sampling)
         self.rollout = rollout_of(settings, self.prior, self.network, self.prior.world)
 
     def run(
@@ -208,4 +206,4 @@ class GapForecast(ForecastMethod):
         found |= {"forecaster": self.forecaster}
         if self.network is not None:
             found |= {"forecaster": self.network.name, "forecaster_sha256": self.network.hash}
-        return {**found, "options": self.options, "sampling": vars(self.sampling)}
+        return {**found, "options": self.options, "sampling": vars(self.rollout.sampling)}

@@ -13,9 +13,8 @@ y = H x + N(0, R) the first is an ensemble filter with the error R + H P H^T,
 
 which LETKF solves, localised, with those parts of H P H^T that belong to one place (the levels of
 a column have the errors of P in common; places count as independent); its members are m + Z w_i.
-The second
-is the diffusion prior under y, with the error R, and under the forecast m + Z w_i with the error
-P: the form ``gaussian``. Nothing counts twice, and with P = 0 the filter is all there is.
+The second is the diffusion prior under y, with the error R, and under the forecast m + Z w_i with
+the error P: the form ``gaussian``. Nothing counts twice, and with P = 0 the filter is all there is.
 
 A few members know the amplitude of the errors at each scale and latitude better than they know
 where on the circle the errors are. So a ``share`` s of the ensemble's covariance B can be taken in
@@ -56,7 +55,8 @@ def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> T
     Exact in zonal modes, from ``DRAWS`` states otherwise.
     """
     if isinstance(error, ZonalCovariance):
-        return _zonal_variance(error).sqrt().unflatten(0, shape[:2])[..., None].expand(shape)
+        between = error.between_channels(error.eigenvalues)
+        return between.diagonal(dim1=1, dim2=2).T.sqrt()[..., None].expand(shape)
     total = torch.zeros(shape)
     noise = MemberGenerator(0, DRAWS)
     for part in noise.split(8):
@@ -80,19 +80,6 @@ def _places(operator: Any, own: Tensor, static: Tensor, error: Any) -> Places | 
     spread = between.diagonal(dim1=1, dim2=2).sqrt()
     between = between / (spread[:, :, None] * spread[:, None])
     return Places.apart(operator).with_levels(operator, between, own, static)
-
-
-def _zonal_variance(error: ZonalCovariance) -> Tensor:
-    """(C*H,) sum over wavenumbers of tail + |E|^2 (lambda - tail), those above 0 twice."""
-    *inside, _ = error.eigenvalues.split([*error.ranks, error.tail_count])
-    tails = error.tails(error.eigenvalues)
-    width, found = error.shape[2], torch.zeros(error.shape[0] * error.shape[1])
-    for m, (vectors, values) in enumerate(zip(error.vectors, inside, strict=True)):
-        power = vectors.real.square() + vectors.imag.square()
-        found += (
-            (1 if m in (0, width / 2) else 2) / width * (tails[m] + power @ (values - tails[m]))
-        )
-    return found
 
 
 def divided(
@@ -181,12 +168,8 @@ def flow_update(
     deviation = point_deviation(error, tuple(members.shape[1:]))  # type: ignore[arg-type]
     for constraint in observations:
         y, own, static, _ = _seen(constraint, members, deviation)
-        operator, streams = (
-            constraint.operator,
-            None if generator is None else generator.fork("flow"),
-        )
-        places, errors = _places(operator, own, static, error), torch.ones_like(own)
-        if places is None:
-            errors = (own + static**2).sqrt()
-        members = letkf.analyse(members, operator, y, errors, streams, places)
+        streams = None if generator is None else generator.fork("flow")
+        places = _places(constraint.operator, own, static, error)
+        errors = (own + static**2).sqrt() if places is None else torch.ones_like(own)
+        members = letkf.analyse(members, constraint.operator, y, errors, streams, places)
     return members

@@ -218,8 +218,9 @@ def _time_spectra(run: Record, other: Record) -> Figure:
             parts = [index[i : i + length] for i in range(0, len(index) - length + 1, length)]
             power = np.mean([np.abs(np.fft.rfft(p, axis=0)) ** 2 / length for p in parts], (0, 2))
             ax.plot(np.arange(1, len(power)) * 12 / length, power[1:], color=colour, label=name)
-        ax.set(title=f"{hemisphere} annular mode", xlabel="cycles a year", xscale="log")
-        ax.set_yscale("log")
+        ax.set(title=f"{hemisphere} annular mode", xlabel="cycles a year")
+        if any((line.get_ydata() > 0).any() for line in ax.lines):  # a single year has no anomalies
+            ax.set(xscale="log", yscale="log")
         ax.legend(fontsize=8, frameon=False)
     return figure
 

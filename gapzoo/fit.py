@@ -244,13 +244,13 @@ def calibrate(
     made.network.eval()
     out: dict[str, torch.Tensor] = {}
     for hours in leads:
-        forecasts, truths = forecast_pairs(
+        forecasts, truths, starts = forecast_pairs(
             made.forecaster_in(reader.world), reader, positions, hours
         )
         out[f"error{hours}"] = error_covariance(forecasts - truths).eigenvalues
         if basis is not None:
-            found = mode_errors(forecasts, truths, basis)
-            out |= {f"error{hours}.zonal": found.eigenvalues, f"error{hours}.gain": found.gain}
+            found = mode_errors(forecasts, truths, basis, starts)
+            out |= {f"error{hours}.{name}": part for name, part in found.parts().items()}
     return out
 
 

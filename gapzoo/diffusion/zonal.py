@@ -265,12 +265,24 @@ class RegressedErrors(ZonalCovariance):
         climatology: whose modes these are.
         eigenvalues: P's, the tails' last.
         gain: g, alike.
+        persistence: the truth's own correlation over the lead, alike, where it is known.
     """
 
-    def __init__(self, climatology: ZonalCovariance, eigenvalues: Tensor, gain: Tensor) -> None:
+    def __init__(
+        self,
+        climatology: ZonalCovariance,
+        eigenvalues: Tensor,
+        gain: Tensor,
+        persistence: Tensor | None = None,
+    ) -> None:
         super().__init__(climatology.vectors, eigenvalues, climatology.shape)
         self._moved = climatology._moved
-        self.gain = gain
+        self.gain, self.persistence = gain, persistence
+
+    def parts(self) -> dict[str, Tensor]:
+        """What is known of the modes, by the names that a checkpoint has for it."""
+        found = {"zonal": self.eigenvalues, "gain": self.gain, "persistence": self.persistence}
+        return {name: part for name, part in found.items() if part is not None}
 
 
 def _products(states: Iterable[Tensor]) -> tuple[Tensor, int, tuple[int, int, int]]:

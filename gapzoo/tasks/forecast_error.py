@@ -35,8 +35,10 @@ def forecast_pairs(
     positions: np.ndarray,
     hours: int,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Forecasts from the archive's own states, and their truths: (N, C, H, W) each, normalised.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Forecasts from the archive's own states, their truths, and those states.
+
+    (N, C, H, W) each, normalised.
 
     Args:
         forecaster: to be judged.
@@ -55,7 +57,7 @@ def forecast_pairs(
         forecasts.append(forecaster.step(reader.state(here), time, hours, forcing))
         if progress:
             progress(1)
-    return torch.cat(forecasts), reader.state(positions + ahead)
+    return torch.cat(forecasts), reader.state(positions + ahead), reader.state(positions)
 
 
 def error_covariance(errors: Tensor, inflation: float = 1.0) -> SpectralCovariance:
@@ -70,7 +72,12 @@ def error_covariance(errors: Tensor, inflation: float = 1.0) -> SpectralCovarian
     return SpectralCovariance(inflation * smooth)
 
 
-def mode_errors(forecasts: Tensor, truths: Tensor, climatology: ZonalCovariance) -> RegressedErrors:
+def mode_errors(
+    forecasts: Tensor,
+    truths: Tensor,
+    climatology: ZonalCovariance,
+    starts: Tensor | None = None,
+) -> RegressedErrors:
     """Errors of the regressed forecast in the climatology's modes, and the regression's gains.
 
     In each mode the truth x is regressed on the forecast f (model output statistics):
@@ -84,12 +91,17 @@ def mode_errors(forecasts: Tensor, truths: Tensor, climatology: ZonalCovariance)
         forecasts: (N, C, H, W) normalised.
         truths: (N, C, H, W), what they forecast.
         climatology: L.
+        starts: (N, C, H, W) where the forecasts started; gives the modes' persistence.
     """
     sums = [climatology.products(forecasts, v) for v in (truths, forecasts)]
     both, own = sums[0].clamp(min=0), sums[1].clamp(min=1e-12)
     power = climatology.products(truths, truths).clamp(min=1e-12)
     unknown = (1 - both**2 / (own * power)).clamp(1e-4, 1.0)
-    return RegressedErrors(climatology, unknown * climatology.eigenvalues, both / own)
+    kept = None
+    if starts is not None:
+        before = climatology.products(starts, starts).clamp(min=1e-12)
+        kept = climatology.products(starts, truths) / (before * power).sqrt()
+    return RegressedErrors(climatology, unknown * climatology.eigenvalues, both / own, kept)
 
 
 WIDEST = 0.98
@@ -143,8 +155,9 @@ def forgetting(
     """The errors where no mode remembers for longer than ``memory`` days, for long roll-outs.
 
     A mode that hardly changes in a step has so small an error that a forecaster's drift in it is
-    never called back. With u = P / L the share of its variance that a step leaves unknown, and g
-    the regression's gain,
+    never called back. Of those modes that the climate itself remembers for longer (by their
+    persistence: waves that pass and weather, however well forecast, are none), with u = P / L the
+    share of its variance that a step leaves unknown, and g the regression's gain,
 
         u >= 1 - exp(-2 hours / (24 memory)),      g <= (1 - u)^1/2,
 
@@ -152,7 +165,7 @@ def forgetting(
     and one that drifts by b a step ends at most b g / (1 - g) off.
 
     Args:
-        error: P, in the modes of ``climatology``.
+        error: P, in the modes of ``climatology``; all are bound where it knows no persistence.
         climatology: L.
         hours: length of a step.
         memory: longest time in which a mode falls to 1/e of itself, days.
@@ -168,10 +181,16 @@ def forgetting(
             "'memory' needs a prior with a climatological covariance and errors in its modes; "
             "leave it out"
         )
-    level, least = climatology.eigenvalues, -math.expm1(-2 * hours / (24 * memory))
-    unknown = (error.eigenvalues / level).clamp(least, 1.0)
-    gain = error.gain if isinstance(error, RegressedErrors) else torch.ones_like(level)
-    return RegressedErrors(climatology, unknown * level, torch.minimum(gain, (1 - unknown).sqrt()))
+    level, left = climatology.eigenvalues, math.exp(-hours / (24 * memory))
+    regressed = error if isinstance(error, RegressedErrors) else None
+    gain = torch.ones_like(level) if regressed is None else regressed.gain
+    kept = torch.ones_like(level)
+    if regressed is not None and regressed.persistence is not None:
+        kept = regressed.persistence
+    unknown = (error.eigenvalues / level).clamp(1 - left**2, 1.0)
+    bound, slow = torch.minimum(gain, (1 - unknown).sqrt()), kept > left
+    values = torch.where(slow, unknown * level, error.eigenvalues)
+    return RegressedErrors(climatology, values, torch.where(slow, bound, gain))
 
 
 LEAST = 0.02

@@ -25,10 +25,11 @@ def test_errors_of_persistence_are_the_changes_of_the_truth(reader):
     persistence = FORECASTERS.build("persistence", world=reader.world)
     told = []
     positions = np.arange(230, 731, 3)
-    forecasts, truths = forecast_pairs(persistence, reader, positions, 48, told.append)
+    forecasts, truths, starts = forecast_pairs(persistence, reader, positions, 48, told.append)
     errors = forecasts - truths
     kept = [p for p in positions if p + 2 < 731 and p // 240 == (p + 2) // 240]
     assert len(errors) == len(kept) == sum(told) < len(positions)
+    assert torch.equal(starts, reader.state(np.array(kept)))
     states = reader.physical(np.arange(731))
     change = states[kept] - states[np.array(kept) + 2]
     assert torch.allclose(errors * reader.world.std, change, atol=0.05)  # of 98000 Pa
@@ -46,7 +47,9 @@ def test_variance_of_the_errors_of_an_ar1_process(reader):
     for days in (1, 3):
         r = MEMORY**days
         for forecaster, known in ((persistence, 2 * (1 - r)), (Best(reader.world), 1 - r**2)):
-            forecasts, truths = forecast_pairs(forecaster, reader, np.arange(0, 731, 2), 24 * days)
+            forecasts, truths, _ = forecast_pairs(
+                forecaster, reader, np.arange(0, 731, 2), 24 * days
+            )
             errors = forecasts - truths
             assert (errors * scale).square().mean().item() == pytest.approx(known, rel=0.05)
             spectrum = error_covariance(errors * scale).eigenvalues

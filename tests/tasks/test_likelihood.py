@@ -177,6 +177,32 @@ def test_no_mode_remembers_for_longer_than_it_may(climatology):
     assert torch.allclose(quarter.gain**4, kept.gain)
 
 
+def test_the_persistence_of_modes_whose_memory_is_known(climatology):
+    """y = r x + (1 - r^2)^1/2 e mode by mode: correlation r, whatever the forecast."""
+    g, count = torch.Generator().manual_seed(8), 2000
+    x, e = (climatology.sample(torch.randn(count, *SHAPE, generator=g)) for _ in range(2))
+    r = torch.linspace(-0.5, 0.99, len(climatology.eigenvalues))
+    y = climatology.filter(x, lambda b: r.to(b)) + climatology.filter(
+        e, lambda b: (1 - r**2).sqrt().to(b)
+    )
+    found = mode_errors(0.3 * y, y, climatology, x).persistence
+    left = [len(v) > rank for v, rank in zip(climatology.vectors, climatology.ranks, strict=True)]
+    there = torch.tensor([True] * sum(climatology.ranks) + left)  # some tails have no direction
+    torch.testing.assert_close(found[there], r[there], rtol=0, atol=0.06)
+    assert mode_errors(y, y, climatology).persistence is None
+
+
+def test_what_the_climate_itself_forgets_is_left_alone_however_well_it_is_forecast(climatology):
+    """Memory of 50 days, daily steps: modes that keep 0.99 of themselves are bound, 0.97 not."""
+    level = climatology.eigenvalues
+    kept = torch.tensor([0.99, 0.97]).repeat(len(level))[: len(level)]
+    given = RegressedErrors(climatology, 1e-3 * level, torch.full_like(level, 1.02), kept)
+    found = forgetting(given, climatology, 24, 50.0)
+    assert (found.gain[::2] < 1).all() and (found.eigenvalues[::2] > 0.03 * level[::2]).all()
+    assert torch.equal(found.gain[1::2], given.gain[1::2])
+    assert torch.equal(found.eigenvalues[1::2], given.eigenvalues[1::2])
+
+
 def test_a_drift_of_a_slow_mode_is_called_back(climatology):
     """x -> g (x + b): b g / (1 - g) at last, where without a bound it would go on for ever."""
     level, b = climatology.eigenvalues, 0.01

@@ -51,7 +51,7 @@ def _task(wanted: Any, prior: Any) -> Any:
     from gapzoo.baselines.letkf import LETKF
     from gapzoo.baselines.localisation import Sphere
     from gapzoo.forecasters import FORECASTERS, needs_checkpoint
-    from gapzoo.leaderboard.cycles import static_error
+    from gapzoo.leaderboard.gap_cycle import static_error
     from gapzoo.tasks.assimilation import Assimilation
     from gapzoo.tasks.sampling import Sampling
     from gapzoo.tasks.settings import device_of

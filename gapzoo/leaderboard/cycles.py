@@ -21,14 +21,16 @@ from gapzoo.baselines.localisation import Sphere
 from gapzoo.baselines.var3d import Var3D
 from gapzoo.checkpoint import Checkpoint
 from gapzoo.core import GapzooError, MemberGenerator, Registry, nearest
-from gapzoo.diffusion.covariance import SpectralCovariance
-from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, Forecaster, needs_checkpoint
-from gapzoo.leaderboard.methods import Case, ClimatologyMethod, Setting, _tuned, checkpoint_for
+from gapzoo.leaderboard.methods import (
+    Case,
+    ClimatologyMethod,
+    Setting,
+    checkpoint_for,
+    tuned_options,
+)
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.statistics import Arrays
-from gapzoo.tasks.assimilation import Assimilation, constraint
-from gapzoo.tasks.sampling import Sampling
 
 CYCLES = Registry("entry", "gapzoo.leaderboard")
 """Cycled methods by entry name."""
@@ -113,8 +115,6 @@ class CycleMethod(ABC):
         return found if net is None else {**found, "forecaster_sha256": net.hash}
 
 
-LEAST = 1e-7
-"""Of the static error's variances, normalised: forecasts are never exact."""
 LARGEST = 50.0
 """Spreads from the climatology beyond which an analysis is no state of the atmosphere."""
 
@@ -147,7 +147,7 @@ class _Tuned(CycleMethod):
         **options: Any,
     ) -> None:
         super().__init__(setting, protocol, forecaster, ensemble)
-        self.tuned = _tuned(tuned) if tuned else {}
+        self.tuned = tuned_options(tuned) if tuned else {}
         for chosen in [options, *self.tuned.values()]:
             for name in chosen:
                 if name not in (*self.defaults, "forecaster", "ensemble"):
@@ -267,134 +267,3 @@ class Var3DCycle(_Tuned):
         errors, y = self.network.errors, self.departure(here)
         noise = generator.randn((len(background), len(y))) * errors
         return self.var3d.analyse(background, self.seen, y + noise, errors)
-
-
-@CYCLES.register("gap")
-class GapCycle(CycleMethod):
-    """The prior under observations and forecasts of its own last analysis.
-
-    Args:
-        prior: checkpoint.
-        forecaster: checkpoint of a network, or ``speedy``.
-        form: of the forecast constraint, see ``gapzoo.tasks.assimilation``.
-        start_sigma: of ``renoise``.
-        inflation: factor on the variances of the static error.
-        static: the static error as a share of the climate's variance, scale by scale, instead of
-            the network's own error; needed with ``speedy``.
-        filter: of ``hybrid``: ``length``, ``vertical``, ``inflation``, ``rtps`` of the LETKF.
-        share: of ``hybrid``: part of the ensemble's covariance that is taken by scale.
-        doubt: of the factor by which innovations may scale the ensemble's covariance.
-        rtps: relaxation of the analysis to the spread of the forecasts.
-        options: of Sampling.
-    """
-
-    def __init__(
-        self,
-        setting: Setting,
-        protocol: Protocol,
-        prior: str | None = None,
-        forecaster: str = "speedy",
-        ensemble: int | None = None,
-        form: str = "gaussian",
-        start_sigma: float = 0.3,
-        inflation: float = 1.0,
-        static: float | None = None,
-        filter: dict[str, Any] | None = None,
-        share: float = 0.0,
-        doubt: float = 0.0,
-        rtps: float = 0.0,
-        **options: Any,
-    ) -> None:
-        if prior is None:
-            raise GapzooError("entry 'gap' needs 'prior'=CHECKPOINT")
-        self.sampling = Sampling.of(options)
-        self.prior = checkpoint_for(setting, prior)
-        super().__init__(setting, protocol, forecaster, ensemble)
-        given = {"form": form, "start_sigma": start_sigma, "inflation": inflation}
-        given |= {"share": share, "doubt": doubt, "rtps": rtps}
-        self.options = {**given, "static": static, "filter": filter}
-        settings = {**LETKFCycle.defaults, **(filter or {})}
-        if settings["adaptive"]:
-            raise GapzooError("filter.adaptive has a memory that no restart keeps; leave it out")
-        where = Sphere(
-            setting.world.grid,
-            setting.world.channels,
-            length=float(settings.pop("length")),
-            vertical=float(settings.pop("vertical")),
-        )
-        self.task = Assimilation(
-            prior=self.prior.prior,
-            world=self.prior.world,
-            sampling=self.sampling,
-            forecaster=self.model,
-            form=form,
-            error=self._error(form, inflation, static),
-            start_sigma=start_sigma,
-            filter=LETKF(where, **settings) if form == "hybrid" else None,
-            share=share,
-            doubt=doubt,
-            rtps=rtps,
-        )
-
-    def _error(self, form: str, inflation: float, static: float | None) -> Any:
-        if form in ("none", "renoise"):
-            return None
-        return static_error(
-            self.prior, self.network_of_model, self.protocol.hours, inflation, static
-        )
-
-    def first(self, here: Case, generator: MemberGenerator) -> Tensor | None:
-        """None: the prior is the background."""
-        return None
-
-    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
-        """See CycleMethod."""
-        net, own, mine = self.network, self.prior.world, self.setting.world
-        then = pd.DatetimeIndex([here.time])
-        if background is not None:
-            background = own.renormalise(background[None], then, mine)[0]
-        seen = constraint(own, net.stations, here.observations, net.errors, here.time)
-        drawn = self.task.analyse(here.time, generator, seen, here.forcing, background)
-        return mine.renormalise(drawn[None], then, own)[0]
-
-    def provenance(self) -> dict[str, Any]:
-        """Checkpoints and settings."""
-        return {
-            **super().provenance(),
-            "checkpoint": self.prior.name,
-            "weights_sha256": self.prior.hash,
-            "options": self.options,
-            "sampling": vars(self.sampling),
-        }
-
-
-def static_error(
-    prior: Checkpoint,
-    network: Checkpoint | None,
-    hours: int,
-    inflation: float = 1.0,
-    static: float | None = None,
-) -> SpectralCovariance | ZonalCovariance:
-    """The static part of a forecast's error covariance.
-
-    Args:
-        prior: whose basis it is in.
-        network: a forecasting network that knows its own errors, or None.
-        hours: lead.
-        inflation: factor on its variances.
-        static: share of the climate's variance that is taken instead, scale by scale.
-    """
-    if static is None:
-        if network is None:
-            raise GapzooError("this forecaster knows no error of its own; give static=0.02 or so")
-        error = network.error(hours, prior.covariance)
-        if prior.covariance is not None and not prior.covariance.same_basis(error):
-            raise GapzooError(
-                f"errors of '{network.name}' are not known in the modes of '{prior.name}'; run "
-                f"'gapzoo calibrate {network.name} {prior.name}', or give static=0.02 or so"
-            )
-        return error.with_eigenvalues(inflation * error.eigenvalues)
-    if prior.covariance is None:
-        raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
-    values = inflation * static * prior.covariance.eigenvalues
-    return prior.covariance.with_eigenvalues(values.clamp(min=LEAST))

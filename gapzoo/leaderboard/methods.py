@@ -185,7 +185,7 @@ class OptimalInterpolationMethod(Method):
         self, setting: Setting, samples: int = 1000, tuned: str | None = None, **options: Any
     ) -> None:
         super().__init__(setting)
-        best = _tuned(tuned) if tuned else {}
+        best = tuned_options(tuned) if tuned else {}
         self.options, self.samples, self.tuned = options, samples, best
         self._sample = setting.sample(samples)
         gap = len(setting.training) / samples / 2
@@ -257,7 +257,8 @@ def checkpoint_for(setting: Setting, name: str) -> Checkpoint:
     return found
 
 
-def _tuned(path: str) -> dict[str, Any]:
+def tuned_options(path: str) -> dict[str, Any]:
+    """Options by network, from a file of ``gapzoo leaderboard tune``."""
     try:
         return dict(json.loads(Path(path).read_text())["best"])
     except (OSError, ValueError, KeyError, TypeError) as error:

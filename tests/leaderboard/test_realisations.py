@@ -1,6 +1,7 @@
 """A checkpoint on another realisation of its world: what it draws is the same in SI units."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,26 @@ def cycle(setting, models):
         (cases[1].time, background),
         (cases[1].time, method.analyse(cases[1], background, MemberGenerator(3, 3))),
     ]
+
+
+def test_a_tuned_cycle_takes_each_networks_own_options(settings, models, tmp_path):
+    """As if they were given; what is given beats what was tuned."""
+    path, setting = tmp_path / "tuned.json", settings[0]
+    own = {"form": "mean", "static": 0.4, "steps": 2, "prior": "left out"}
+    path.write_text(json.dumps({"best": {"0.5": own, "0.9": {"static": 0.1}}}))
+    base = {"prior": models["prior"], "forecaster": models["forecaster"]}
+    base |= {k: v for k, v in FAST.items() if k != "steps"}
+    background, drawn = setting.reader.state(np.arange(3)), []
+    for options in ({"tuned": str(path)}, {"form": "mean", "static": 0.4, "steps": 2}):
+        method = CYCLES.build("gap", setting=setting, protocol=protocol(), **base, **options)
+        method.prepare(network_of(setting))
+        here = case(setting, method.network, SECOND, 0)
+        drawn.append(method.analyse(here, background, MemberGenerator(3, 3)))
+    assert torch.equal(*drawn)
+    given = {**base, "tuned": str(path), "static": 0.2}
+    method = CYCLES.build("gap", setting=setting, protocol=protocol(), **given)
+    assert method.chosen("0.5")["static"] == 0.2 and method.chosen("0.5")["form"] == "mean"
+    assert method.provenance()["options"]["tuned"]["0.9"] == {"static": 0.1}
 
 
 @pytest.mark.parametrize("draw", [analysis, gap_weather, convcast, cycle])

@@ -1,0 +1,177 @@
+"""GAP in a cycle: the prior under observations and forecasts of its own last analysis."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pandas as pd
+from torch import Tensor
+
+from gapzoo.baselines.letkf import LETKF
+from gapzoo.baselines.localisation import Sphere
+from gapzoo.checkpoint import Checkpoint
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.diffusion.covariance import SpectralCovariance
+from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.leaderboard.cycles import CYCLES, CycleMethod, LETKFCycle
+from gapzoo.leaderboard.methods import Case, Setting, checkpoint_for, tuned_options
+from gapzoo.leaderboard.protocol import Protocol
+from gapzoo.tasks.assimilation import Assimilation, constraint
+from gapzoo.tasks.sampling import Sampling
+
+LEAST = 1e-7
+"""Of the static error's variances, normalised: forecasts are never exact."""
+
+
+@CYCLES.register("gap")
+class GapCycle(CycleMethod):
+    """The prior under observations and forecasts.
+
+    Args:
+        prior: checkpoint.
+        forecaster: checkpoint of a network, or ``speedy``.
+        tuned: result of ``gapzoo leaderboard tune``: options by network.
+        options: those of ``defaults``, and of Sampling:
+
+            - ``form`` of the forecast constraint, see ``gapzoo.tasks.assimilation``;
+            - ``start_sigma`` of ``renoise``;
+            - ``inflation``: factor on the variances of the static error;
+            - ``static``: the static error as a share of the climate's variance, scale by scale,
+              instead of the network's own error; needed with ``speedy``;
+            - ``filter`` of ``hybrid``: ``length``, ``vertical``, ``inflation``, ``rtps`` of the
+              LETKF;
+            - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
+            - ``doubt`` of the factor by which innovations may scale the ensemble's covariance;
+            - ``rtps``: relaxation of the analysis to the spread of the forecasts.
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "form": "gaussian",
+        "start_sigma": 0.3,
+        "inflation": 1.0,
+        "static": None,
+        "filter": None,
+        "share": 0.0,
+        "doubt": 0.0,
+        "rtps": 0.0,
+    }
+
+    def __init__(
+        self,
+        setting: Setting,
+        protocol: Protocol,
+        prior: str | None = None,
+        forecaster: str = "speedy",
+        ensemble: int | None = None,
+        tuned: str | None = None,
+        **options: Any,
+    ) -> None:
+        if prior is None:
+            raise GapzooError("entry 'gap' needs 'prior'=CHECKPOINT")
+        self.options, self.tuned = options, tuned_options(tuned) if tuned else {}
+        self.prior = checkpoint_for(setting, prior)
+        super().__init__(setting, protocol, forecaster, ensemble)
+        for label in self.tuned or [""]:
+            self.task = self._task(self.chosen(label))
+
+    def chosen(self, label: str) -> dict[str, Any]:
+        """Options of a network: the defaults, those tuned for it, those given."""
+        own = self.tuned.get(label, {})
+        fixed = ("prior", "forecaster", "ensemble")
+        return {
+            **self.defaults,
+            **{k: v for k, v in own.items() if k not in fixed},
+            **self.options,
+        }
+
+    def _task(self, chosen: dict[str, Any]) -> Assimilation:
+        form, given = chosen["form"], {k: chosen[k] for k in self.defaults}
+        inflation, static, where = (given.pop(k) for k in ("inflation", "static", "filter"))
+        filtered = self._filter(where or {})
+        return Assimilation(
+            prior=self.prior.prior,
+            world=self.prior.world,
+            sampling=Sampling.of({k: v for k, v in chosen.items() if k not in self.defaults}),
+            forecaster=self.model,
+            error=self._error(form, inflation, static),
+            filter=filtered if form == "hybrid" else None,
+            **given,
+        )
+
+    def _filter(self, given: dict[str, Any]) -> LETKF:
+        settings = {**LETKFCycle.defaults, **given}
+        if settings["adaptive"]:
+            raise GapzooError("filter.adaptive has a memory that no restart keeps; leave it out")
+        length, vertical = (float(settings.pop(k)) for k in ("length", "vertical"))
+        world = self.setting.world
+        where = Sphere(world.grid, world.channels, length=length, vertical=vertical)
+        return LETKF(where, **settings)
+
+    def _error(self, form: str, inflation: float, static: float | None) -> Any:
+        if form in ("none", "renoise"):
+            return None
+        return static_error(
+            self.prior, self.network_of_model, self.protocol.hours, inflation, static
+        )
+
+    def prepare(self, network: Any) -> None:
+        """See CycleMethod."""
+        super().prepare(network)
+        self.task = self._task(self.chosen(network.label))
+
+    def first(self, here: Case, generator: MemberGenerator) -> Tensor | None:
+        """None: the prior is the background."""
+        return None
+
+    def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
+        """See CycleMethod."""
+        net, own, mine = self.network, self.prior.world, self.setting.world
+        then = pd.DatetimeIndex([here.time])
+        if background is not None:
+            background = own.renormalise(background[None], then, mine)[0]
+        seen = constraint(own, net.stations, here.observations, net.errors, here.time)
+        drawn = self.task.analyse(here.time, generator, seen, here.forcing, background)
+        return mine.renormalise(drawn[None], then, own)[0]
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoints and settings."""
+        every, known = self.chosen(""), self.defaults
+        return {
+            **super().provenance(),
+            "checkpoint": self.prior.name,
+            "weights_sha256": self.prior.hash,
+            "options": {k: every[k] for k in known} | ({"tuned": self.tuned} if self.tuned else {}),
+            "sampling": vars(Sampling.of({k: v for k, v in every.items() if k not in known})),
+        }
+
+
+def static_error(
+    prior: Checkpoint,
+    network: Checkpoint | None,
+    hours: int,
+    inflation: float = 1.0,
+    static: float | None = None,
+) -> SpectralCovariance | ZonalCovariance:
+    """The static part of a forecast's error covariance.
+
+    Args:
+        prior: whose basis it is in.
+        network: a forecasting network that knows its own errors, or None.
+        hours: lead.
+        inflation: factor on its variances.
+        static: share of the climate's variance that is taken instead, scale by scale.
+    """
+    if static is None:
+        if network is None:
+            raise GapzooError("this forecaster knows no error of its own; give static=0.02 or so")
+        error = network.error(hours, prior.covariance)
+        if prior.covariance is not None and not prior.covariance.same_basis(error):
+            raise GapzooError(
+                f"errors of '{network.name}' are not known in the modes of '{prior.name}'; run "
+                f"'gapzoo calibrate {network.name} {prior.name}', or give static=0.02 or so"
+            )
+        return error.with_eigenvalues(inflation * error.eigenvalues)
+    if prior.covariance is None:
+        raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
+    values = inflation * static * prior.covariance.eigenvalues
+    return prior.covariance.with_eigenvalues(values.clamp(min=LEAST))

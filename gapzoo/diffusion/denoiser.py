@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.precision import autocast
 from gapzoo.diffusion.covariance import DiagonalCovariance
 from gapzoo.diffusion.moments import SecondMoments
@@ -74,6 +74,31 @@ class Denoiser(nn.Module, abc.ABC):
             t: () or (B,) times in [0, 1].
             cond: what the prior is conditioned on, at least ``cond`` (B or 1,K,H,W) or None.
         """
+
+    def draw(self, x_t: Tensor, t: Tensor, generator: MemberGenerator, **cond: Any) -> Tensor:
+        """A clean state (B,C,H,W) given the noisy one, its law taken for Gaussian.
+
+        Around the posterior mean, with the error that the reference N(m, C) has at the ratio r,
+        r^2 C (C + r^2)^-1.
+
+        Args:
+            x_t, t, cond: see ``forward``.
+            generator: one random stream a member.
+
+        Raises:
+            GapzooError: where no covariance is at hand.
+        """
+        found = self.reference()
+        if found is None or not found.complete:
+            raise GapzooError(
+                f"{type(self).__name__} knows means, no covariance to draw states with; take "
+                "guidance 'wiener' around a prior that has a climatology, or another sampler than "
+                "'decoupled'"
+            )
+        alpha, sigma = self.scales(x_t, t)
+        noise = generator.randn(x_t.shape).to(x_t)
+        apart = found.filter(noise, error_std, (sigma / alpha).flatten())
+        return self(x_t, t, **cond).mean + apart
 
     def reference(self) -> Reference | None:
         """The Gaussian next to what it denoises, for samplers; None where none is known."""

@@ -147,21 +147,25 @@ class Guidance(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Any) -> Posterior:
         """Guided posterior mean; x_t (B,C,H,W), t () or (B,)."""
         outer = torch.is_grad_enabled() and x_t.requires_grad
-        base, given = self.flattened()
-        alpha, sigma = self.scales(x_t, t)
-        level = float((sigma / alpha).max())
         with torch.set_grad_enabled(outer or self.differentiates):
             x_t = x_t if outer else x_t.detach().requires_grad_(self.differentiates)
-            constraints = self._reweighting.begin(given, level, len(x_t))
-            constraints, x_t, t = absorb(constraints, self.schedule, x_t, t)
-            x_hat = base(x_t, t, **cond).mean
-        problem = self.problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t))
+            problem, x_hat = self.posed(x_t, t, **cond)
         with torch.no_grad():
             s, shift = self.solve(problem)
-            self._reweighting.update(given, problem, s)
+            self._reweighting.update(self.flattened()[1], problem, s)
         if not outer:
             return Posterior(x_hat.detach() + shift)
         return Posterior(_Shifted.apply(x_hat, shift, lambda w: self._pull(problem, w)))
+
+    def posed(self, x_t: Tensor, t: Tensor, **cond: Any) -> tuple[Problem, Tensor]:
+        """What is to be solved at x_t (B,C,H,W), forecasts absorbed; and the base's x_hat."""
+        base, given = self.flattened()
+        alpha, sigma = self.scales(x_t, t)
+        level = float((sigma / alpha).max())
+        constraints = self._reweighting.begin(given, level, len(x_t))
+        constraints, x_t, t = absorb(constraints, self.schedule, x_t, t)
+        x_hat = base(x_t, t, **cond).mean
+        return self.problem(constraints, x_hat, x_t, *self.scales(x_t.detach(), t)), x_hat
 
     def _pull(self, problem: Problem, w: Tensor) -> Tensor:
         """Gradient with respect to x_hat: ``w - H^T S^-1 H V w``."""

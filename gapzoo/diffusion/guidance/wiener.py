@@ -17,15 +17,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.diffusion.covariance import CovarianceOperator
-from gapzoo.diffusion.denoiser import Denoiser
+from gapzoo.diffusion.denoiser import Denoiser, error_std
 from gapzoo.diffusion.guidance import GUIDANCE
 from gapzoo.diffusion.guidance.base import Guidance, Problem
 from gapzoo.diffusion.guidance.constraint import GaussianConstraint
 from gapzoo.diffusion.guidance.precondition import Preconditioner
+from gapzoo.diffusion.guidance.robust import StudentConstraint
 
 
 class ClimatologicalProblem(Problem):
@@ -91,6 +93,26 @@ class Wiener(Guidance):
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
         """``(R + H V H^T)^-1 d``."""
         return self._solver(problem)(d)
+
+    def draw(self, x_t: Tensor, t: Tensor, generator: MemberGenerator, **cond: Any) -> Tensor:
+        """A draw around the base's mean, moved by what it misses of perturbed constraints.
+
+        With v ~ N(0, V) and e ~ N(0, R), x_hat + v + V H^T (R + H V H^T)^-1 (y + e - H (x_hat + v))
+        has the posterior's mean and covariance (Doucet 2010; the perturbed observations of an
+        EnKF), for linear H.
+
+        Raises:
+            GapzooError: for heavy-tailed errors.
+        """
+        if any(isinstance(c, StudentConstraint) for c in self.flattened()[1]):
+            raise GapzooError("heavy-tailed errors have no Gaussian draw; take another sampler")
+        with torch.no_grad():
+            problem, x_hat = self.posed(x_t, t, **cond)
+            noise = generator.randn(x_hat.shape).to(x_hat)
+            apart = self.climatology.filter(noise, error_std, problem.ratio.flatten())
+            errors = generator.randn(problem.innovation.shape).to(x_hat)
+            d = problem.innovation + problem.filter(errors, torch.sqrt) - problem.forward(apart)
+            return x_hat + apart + self._solver(problem).shift(d)
 
     def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See Guidance; the weights of a forecast are not asked for and stand as 0."""

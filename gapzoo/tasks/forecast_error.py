@@ -155,17 +155,18 @@ def forgetting(
     """The errors where no mode remembers for longer than ``memory`` days, for long roll-outs.
 
     A mode that hardly changes in a step has so small an error that a forecaster's drift in it is
-    never called back. Of those modes that the climate itself remembers for longer (by their
-    persistence: waves that pass and weather, however well forecast, are none), with u = P / L the
-    share of its variance that a step leaves unknown, and g the regression's gain,
+    never called back. With u = P / L the share of a mode's variance that a step leaves unknown,
+    and g the regression's gain,
 
-        u >= 1 - exp(-2 hours / (24 memory)),      g <= (1 - u)^1/2,
+        u >= 1 - exp(-2 hours / (24 memory))      where the climate itself remembers for longer,
+        g <= (1 - u)^1/2                          everywhere,
 
     so that g^2 L + P <= L: a forecaster that keeps the size of a mode keeps the climate's variance,
-    and one that drifts by b a step ends at most b g / (1 - g) off.
+    and one that drifts by b a step ends at most b g / (1 - g) off. What the climate forgets by
+    itself (by its persistence: weather and passing waves, however well forecast) keeps its errors.
 
     Args:
-        error: P, in the modes of ``climatology``; all are bound where it knows no persistence.
+        error: P, in the modes of ``climatology``; all are slow where it knows no persistence.
         climatology: L.
         hours: length of a step.
         memory: longest time in which a mode falls to 1/e of itself, days.
@@ -187,10 +188,9 @@ def forgetting(
     kept = torch.ones_like(level)
     if regressed is not None and regressed.persistence is not None:
         kept = regressed.persistence
-    unknown = (error.eigenvalues / level).clamp(1 - left**2, 1.0)
-    bound, slow = torch.minimum(gain, (1 - unknown).sqrt()), kept > left
-    values = torch.where(slow, unknown * level, error.eigenvalues)
-    return RegressedErrors(climatology, values, torch.where(slow, bound, gain))
+    least = torch.where(kept > left, 1 - left**2, 0.0)
+    unknown = torch.maximum(error.eigenvalues / level, least).clamp(max=1.0)
+    return RegressedErrors(climatology, unknown * level, torch.minimum(gain, (1 - unknown).sqrt()))
 
 
 LEAST = 0.02

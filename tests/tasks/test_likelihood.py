@@ -192,15 +192,15 @@ def test_the_persistence_of_modes_whose_memory_is_known(climatology):
     assert mode_errors(y, y, climatology).persistence is None
 
 
-def test_what_the_climate_itself_forgets_is_left_alone_however_well_it_is_forecast(climatology):
+def test_what_the_climate_itself_forgets_keeps_its_errors_however_well_it_is_forecast(climatology):
     """Memory of 50 days, daily steps: modes that keep 0.99 of themselves are bound, 0.97 not."""
     level = climatology.eigenvalues
     kept = torch.tensor([0.99, 0.97]).repeat(len(level))[: len(level)]
     given = RegressedErrors(climatology, 1e-3 * level, torch.full_like(level, 1.02), kept)
     found = forgetting(given, climatology, 24, 50.0)
     assert (found.gain[::2] < 1).all() and (found.eigenvalues[::2] > 0.03 * level[::2]).all()
-    assert torch.equal(found.gain[1::2], given.gain[1::2])
-    assert torch.equal(found.eigenvalues[1::2], given.eigenvalues[1::2])
+    torch.testing.assert_close(found.eigenvalues[1::2], given.eigenvalues[1::2])
+    torch.testing.assert_close(found.gain[1::2], torch.full_like(level, 0.999**0.5)[1::2])
 
 
 def test_a_drift_of_a_slow_mode_is_called_back(climatology):

@@ -60,6 +60,10 @@ class MemberGenerator:
         parts = [numbers[i : i + chunk] for i in range(0, len(numbers), chunk)]
         return [MemberGenerator(self.seed, part, self.device) for part in parts]
 
+    def centred(self) -> CentredGenerator:
+        """The same streams, fresh at their start, whose normal numbers sum to zero."""
+        return CentredGenerator(self.seed, self.members, self.device, self.members)
+
     def to(self, device: torch.device | str) -> Self:
         """The same streams, whose numbers go to another device."""
         other = copy.copy(self)
@@ -69,3 +73,47 @@ class MemberGenerator:
     def _check(self, shape: Sequence[int]) -> None:
         if shape[0] != len(self):
             raise ValueError(f"shape[0] is {shape[0]}, but this generator has {len(self)} members")
+
+
+class CentredGenerator(MemberGenerator):
+    """Streams whose normal numbers sum to zero over an ensemble.
+
+    Their sample variance, over M - 1, is 1 as that of independent ones. So the mean of an ensemble
+    that is drawn in one step is not moved by the noise of few members, which a cycle would carry
+    from analysis to analysis (as deterministic square-root filters avoid). A member's numbers
+    depend on how many there are, not on the batch that they share.
+
+    Args:
+        seed, members, device: see MemberGenerator.
+        everyone: the numbers of the whole ensemble, 2 or more, ``members`` among them.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        members: Sequence[int],
+        device: torch.device | str,
+        everyone: Sequence[int],
+    ) -> None:
+        super().__init__(seed, members, device)
+        if len(everyone) < 2:
+            raise ValueError("the noise of a single member sums to zero only where it is none")
+        self.everyone = tuple(everyone)
+        self._whole = MemberGenerator(seed, self.everyone)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """As of MemberGenerator, less the ensemble's mean."""
+        self._check(shape)
+        draws = self._whole.randn((len(self.everyone), *shape[1:]))
+        rows = [self.everyone.index(member) for member in self.members]
+        return (draws - draws.mean(0))[rows].to(self.device)
+
+    def fork(self, *keys: object) -> CentredGenerator:
+        """See MemberGenerator."""
+        seed = derive_seed(self.seed, *keys)
+        return CentredGenerator(seed, self.members, self.device, self.everyone)
+
+    def split(self, chunk: int) -> list[MemberGenerator]:
+        """See MemberGenerator."""
+        parts = super().split(chunk)
+        return [CentredGenerator(self.seed, p.members, self.device, self.everyone) for p in parts]

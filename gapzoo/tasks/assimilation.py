@@ -95,6 +95,8 @@ class Assimilation:
             covariance beforehand (``flow.consistent``); they may not where 0.
         rtps: relaxation of the analysis to the spread of the forecasts, 0 to 1 (the filter's own
             is of its part alone).
+        centred: of ``mean`` and ``hybrid``, whose members depend on each other anyway: their noise
+            sums to zero (``CentredGenerator``), so that a cycle's mean does not gather it.
     """
 
     prior: Prior
@@ -108,6 +110,7 @@ class Assimilation:
     share: float = 0.0
     doubt: float = 0.0
     rtps: float = 0.0
+    centred: bool = True
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -144,15 +147,23 @@ class Assimilation:
         error, given = self.error, forecast
         if given is not None and seen and error is not None:
             given, error = self._flow(given, seen, error, generator)
+        noise = generator
+        if self._coupled(given):
+            noise = generator.centred()
         drawn = self.sampling.draw(
             self.prior,
             self.world.shape,
-            generator,
+            noise,
             observations=lambda rows: [_of_members(c, rows) for c in seen or []],
             forcing=cond,
             forecast=self._forecast(given, error),
         )
         return drawn if forecast is None else relaxed(forecast, drawn, self.rtps)
+
+    def _coupled(self, members: Tensor | None) -> bool:
+        """Whether the members' noise is to sum to zero."""
+        ensemble = self.form in ("mean", "hybrid") and members is not None and len(members) > 1
+        return self.centred and ensemble
 
     def _flow(
         self, members: Tensor, seen: Observed, error: Error, generator: MemberGenerator

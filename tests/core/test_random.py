@@ -43,6 +43,23 @@ def test_members_are_standard_normal_and_independent():
     assert correlation.square().sum().item() * 500 / (40 * 39) == pytest.approx(1, abs=0.15)
 
 
+def test_centred_numbers_sum_to_zero_keep_their_variance_and_know_no_batch():
+    plain, whole = MemberGenerator(4, 5), MemberGenerator(4, 5).centred()
+    draws = whole.randn((5, 4000))
+    expected = plain.randn((5, 4000))
+    expected = expected - expected.mean(0)
+    assert torch.equal(draws, expected) and draws.sum(0).abs().max() < 1e-5
+    assert draws.var(0).mean().item() == pytest.approx(1, abs=0.03)
+    parts = [g.randn((len(g), 4000)) for g in MemberGenerator(4, 5).centred().split(2)]
+    assert torch.equal(torch.cat(parts), draws)
+    forked = [g.fork("a").randn((len(g), 3)) for g in whole.split(2)]
+    assert torch.cat(forked).sum(0).abs().max() < 1e-5
+    alone = MemberGenerator(4, 5).fork("a").centred().randn((5, 3))
+    assert torch.equal(torch.cat(forked), alone)
+    with pytest.raises(ValueError, match="a single member"):
+        MemberGenerator(4, 1).centred()
+
+
 def test_the_global_stream_is_left_alone():
     state = torch.random.get_rng_state()
     MemberGenerator(1, 3).randn((3, 4))

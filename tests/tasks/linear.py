@@ -48,6 +48,9 @@ class Probe(MemberGenerator):
     def fork(self, *keys: object) -> Probe:
         return self
 
+    def centred(self) -> Probe:
+        return self
+
     def split(self, chunk: int) -> list[Probe]:
         return [Probe(part) for part in self.noise.split(chunk)]
 

@@ -76,6 +76,22 @@ def test_each_members_forecast_is_weighed_by_the_error_covariance():
     assert (covariance - known).abs().max() < SPREAD_ERROR
 
 
+def test_the_mean_of_a_few_members_has_no_noise_of_theirs():
+    """``centred``: it is what members without noise have, where else five members leave it off."""
+    world, forecasts = toy(), torch.randn(5, 1, H, W, generator=rng(0))
+    still, off, spread = Probe(torch.zeros(5, N)), {}, {}
+    for centred in (True, False):
+        settings = {"form": "mean", "sampling": dataclasses.replace(EXACT, batch=2)}
+        one = task(world, centred=centred, **settings)
+        given = {"observations": world.observed(Y[0]), "forecast": forecasts}
+        known = one.analyse(START, still, **given)[0]
+        draws = [one.analyse(START, MemberGenerator(k, 5), **given) for k in range(20)]
+        off[centred] = max(float((drawn.mean(0) - known).abs().max()) for drawn in draws)
+        spread[centred] = float(torch.stack([drawn.var(0).mean() for drawn in draws]).mean())
+    assert off[True] < MEAN_ERROR < 0.2 < off[False]
+    assert spread[True] == pytest.approx(spread[False], rel=0.2)
+
+
 def test_the_cycle_of_means_is_the_kalman_filter():
     """``mean``, everything observed: mean and covariance by the filter's own recursion.
 

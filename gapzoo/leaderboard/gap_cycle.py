@@ -42,7 +42,8 @@ class GapCycle(CycleMethod):
               LETKF;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``doubt`` of the factor by which innovations may scale the ensemble's covariance;
-            - ``rtps``: relaxation of the analysis to the spread of the forecasts.
+            - ``rtps``: relaxation of the analysis to the spread of the forecasts;
+            - ``centred``, of ``mean`` and ``hybrid``: the members' noise sums to zero.
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -54,6 +55,7 @@ class GapCycle(CycleMethod):
         "share": 0.0,
         "doubt": 0.0,
         "rtps": 0.0,
+        "centred": True,
     }
 
     def __init__(

@@ -83,6 +83,7 @@ def _task(wanted: Any, prior: Any) -> Any:
         share=wanted.share,
         doubt=wanted.doubt,
         rtps=wanted.rtps,
+        learned=wanted.learned,
         centred=wanted.centred,
     )
 

@@ -158,11 +158,27 @@ class PreconditionedDenoiser(Denoiser):
         self.sigma_data, self.autocast = sigma_data, autocast
         self.climatology, self.cond_channels = climatology, cond_channels
         self.shaped, self.support, self.moments = shaped, support, moments
+        self.learned = 1.0
 
     def with_moments(self, moments: SecondMoments | None) -> PreconditionedDenoiser:
         """The same network with other second moments; None leaves its output as it is."""
         other = copy.copy(self)
         other.moments = moments
+        return other
+
+    def with_learned(self, share: float) -> PreconditionedDenoiser:
+        """The same with a share of what the network adds to the Wiener filter; it rests at 0.
+
+        Raises:
+            GapzooError: without a climatology to fall back on; for a share outside 0 to 1.
+        """
+        if self.climatology is None or not 0 <= share <= 1:
+            raise GapzooError(
+                f"learned {share}: give 0 to 1, and a prior around its climatology, which is left "
+                "where the network is not asked"
+            )
+        other = copy.copy(self)
+        other.learned = share
         return other
 
     def coefficients(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -186,16 +202,27 @@ class PreconditionedDenoiser(Denoiser):
     ) -> Posterior:
         assert self.climatology is not None
         linear = self.climatology.filter(x, lambda b, r: b / (b + r**2), ratio.flatten())
+        if not self.learned:
+            return Posterior(linear)
+        return Posterior(linear + self.learned * self._added(x, linear, ratio, c_noise, cond))
+
+    def _added(
+        self, x: Tensor, linear: Tensor, ratio: Tensor, c_noise: Tensor, cond: Tensor | None
+    ) -> Tensor:
+        """What network and second moments add to the Wiener filter (B,C,H,W)."""
+        assert self.climatology is not None
         if cond is None:
             cond = x.new_zeros(len(x), self.cond_channels, *x.shape[2:])
         both = torch.cat([cond.to(x).expand(len(x), *cond.shape[1:]), linear], 1)
         left = (x - linear) / ratio.clamp(min=LOWEST_RATIO)
         output = self._network(left, c_noise.flatten().expand(len(x)), both)
-        if self.moments is not None:
-            linear = linear + self.climatology.filter(x, self.moments, ratio.flatten())
         if self.shaped:
-            return Posterior(linear + self.climatology.filter(output, error_std, ratio.flatten()))
-        return Posterior(linear + self.error_scale(ratio) * output)
+            added = self.climatology.filter(output, error_std, ratio.flatten())
+        else:
+            added = self.error_scale(ratio) * output
+        if self.moments is None:
+            return added
+        return added + self.climatology.filter(x, self.moments, ratio.flatten())
 
     def reference(self) -> Reference:
         """N(0, L), or white noise of the standard deviation sd."""

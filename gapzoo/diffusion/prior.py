@@ -124,6 +124,7 @@ class Prior:
         forcing: Tensor | None = None,
         guidance: str | None = None,
         moments: bool | None = None,
+        learned: float = 1.0,
         **options: Any,
     ) -> Denoiser:
         """The prior under constraints: a denoiser that any sampler draws from.
@@ -137,6 +138,8 @@ class Prior:
                 else ``mmps``.
             moments: give the denoiser back what its second moments say that it lacks
                 (:mod:`gapzoo.diffusion.moments`); None does so where they were measured.
+            learned: share of what the network knows beyond its climatology's Gaussian that is
+                used, 0 to 1: a forecast that came from analyses under the same prior holds it.
             options: its arguments, such as ``iterations`` or ``gamma``.
 
         Raises:
@@ -155,6 +158,8 @@ class Prior:
             constraints.append(forecast.constraint())
         wanted = self.moments is not None if moments is None else moments
         denoiser = self._balanced() if wanted else self.denoiser
+        if learned != 1:
+            denoiser = self._fading(denoiser, learned)
         bound = Conditioned(denoiser, forcing, self._start(forecast))
         if not constraints:
             return bound
@@ -163,6 +168,12 @@ class Prior:
         if guidance in ("mmps", "wiener"):
             options = {"climatology": own, **options}
         return GUIDANCE.build(guidance, denoiser=bound, constraints=constraints, **options)
+
+    @staticmethod
+    def _fading(denoiser: Denoiser, learned: float) -> Denoiser:
+        if not isinstance(denoiser, PreconditionedDenoiser):
+            raise GapzooError(f"learned {learned}: only of a network around its climatology")
+        return denoiser.with_learned(learned)
 
     def _balanced(self) -> Denoiser:
         if self.moments is None or not isinstance(self.denoiser, PreconditionedDenoiser):

@@ -43,6 +43,8 @@ class GapCycle(CycleMethod):
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``doubt`` of the factor by which innovations may scale the ensemble's covariance;
             - ``rtps``: relaxation of the analysis to the spread of the forecasts;
+            - ``learned``: share of what the network knows beyond its Gaussian that is used beside
+              forecasts;
             - ``centred``, of ``mean`` and ``hybrid``: the members' noise sums to zero.
     """
 
@@ -55,6 +57,7 @@ class GapCycle(CycleMethod):
         "share": 0.0,
         "doubt": 0.0,
         "rtps": 0.0,
+        "learned": 1.0,
         "centred": True,
     }
 

@@ -40,6 +40,8 @@ from gapzoo.tasks.forecast_error import likelihood, mean_errors
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.windows import Timed, at_start, first_guess
 
+EXACT: dict[str, Any] = {"sampler": "decoupled", "steps": 1, "sampler_options": {}}
+"""Of what is Gaussian one step is a draw."""
 FORMS = ("none", "renoise", "gaussian", "mean", "hybrid")
 Observed = list[GaussianConstraint]
 Error = SpectralCovariance | ZonalCovariance
@@ -95,6 +97,10 @@ class Assimilation:
             covariance beforehand (``flow.consistent``); they may not where 0.
         rtps: relaxation of the analysis to the spread of the forecasts, 0 to 1 (the filter's own
             is of its part alone).
+        learned: share of what the network knows beyond its Gaussian that is used where there are
+            forecasts, 0 to 1. Forecasts by a good model hold what earlier analyses had of it, and
+            asking for it each time counts it each time. At 0 all is Gaussian, and one exact draw
+            takes the place of ``sampling``.
         centred: of ``mean`` and ``hybrid``, whose members depend on each other anyway: their noise
             sums to zero (``CentredGenerator``), so that a cycle's mean does not gather it.
     """
@@ -110,6 +116,7 @@ class Assimilation:
     share: float = 0.0
     doubt: float = 0.0
     rtps: float = 0.0
+    learned: float = 1.0
     centred: bool = True
 
     def __post_init__(self) -> None:
@@ -150,13 +157,16 @@ class Assimilation:
         noise = generator
         if self._coupled(given):
             noise = generator.centred()
-        drawn = self.sampling.draw(
+        learned = 1.0 if given is None else self.learned
+        sampling = self.sampling if learned else replace(self.sampling, **EXACT)
+        drawn = sampling.draw(
             self.prior,
             self.world.shape,
             noise,
             observations=lambda rows: [_of_members(c, rows) for c in seen or []],
             forcing=cond,
             forecast=self._forecast(given, error),
+            learned=learned,
         )
         return drawn if forecast is None else relaxed(forecast, drawn, self.rtps)
 

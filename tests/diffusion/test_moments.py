@@ -95,6 +95,20 @@ def test_the_denoiser_itself_stays_as_it_is():
     assert torch.equal(plain(x, t).mean, changed.with_moments(None)(x, t).mean)
 
 
+def test_a_share_of_what_was_learned_lies_between_the_filter_and_the_network():
+    plain = denoiser(0.05).with_moments(fitted(0.1))
+    x, t = states(2, 0), torch.tensor(0.5)
+    whole, half, none = (plain.with_learned(s)(x, t).mean for s in (1.0, 0.5, 0.0))
+    assert torch.equal(whole, plain(x, t).mean)
+    alpha, sigma = plain.schedule(t)
+    ratio = (sigma / alpha)[None].float()
+    filtered = covariance().filter(x / alpha, lambda b, r: b / (b + r**2), ratio)
+    torch.testing.assert_close(none, filtered.to(none))
+    torch.testing.assert_close(half, (whole + none) / 2)
+    with expect(GapzooError, "learned 0.5", "around its climatology"):
+        PreconditionedDenoiser(Lacking(0.0), SCHEDULES.build("edm")).with_learned(0.5)
+
+
 def test_between_the_nodes_the_table_is_bilinear():
     rows, columns = torch.arange(LEVELS)[:, None], torch.arange(BINS)
     moments = SecondMoments((10.0 * rows + columns).float())

@@ -1,5 +1,7 @@
 """The hybrid form: with everything linear and Gaussian it is the Kalman update of Z Z^T + P."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from linear import EXACT, MEAN_ERROR, SCHEDULE, START, H, N, Probe, W, matrix, spectral, toy
@@ -8,7 +10,7 @@ from worlds import expect
 from gapzoo.baselines.letkf import LETKF
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.observations import LinearObservationOperator
-from gapzoo.diffusion import GaussianDenoiser
+from gapzoo.diffusion import GaussianDenoiser, PreconditionedDenoiser
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
@@ -106,6 +108,65 @@ def test_a_share_moves_variance_into_the_modes_and_loses_none(share):
     extra = error.with_eigenvalues((wider.eigenvalues - error.eigenvalues).clamp(min=1e-9))
     moved = extra.apply(torch.eye(N).reshape(N, 1, H, W)).flatten(1).trace()
     assert moved.item() == pytest.approx(share * b.trace().item(), rel=1e-3, abs=1e-5)
+
+
+class Wild(torch.nn.Module):
+    """A network that pulls every state far away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, c_noise, cond):
+        return 5.0 + x
+
+
+@pytest.mark.parametrize("form", ["gaussian", "hybrid"])
+def test_a_forecast_holds_what_the_prior_knows_and_the_network_need_not_be_asked(form):
+    """``learned=0``: the Kalman update of the forecast's error alone, whatever the network says,
+    in one exact step; without a forecast the network is asked as ever."""
+    world, climate = toy(), spectral_modes()
+    error = climate.with_eigenvalues(0.1 * climate.eigenvalues)
+    cond = world.world.cond_channels
+    denoiser = PreconditionedDenoiser(Wild(), SCHEDULE, climatology=climate, cond_channels=cond)
+    settings = {"form": form, "error": error, "filter": LETKF() if form == "hybrid" else None}
+    tasks = [
+        Assimilation(
+            prior=Prior(denoiser.eval()), world=world.world, forecaster=world.forecaster,
+            sampling=replace(EXACT, guidance=None, guidance_options={}), learned=learned,
+            **settings,
+        )
+        for learned in (0.0, 1.0)
+    ]  # fmt: skip
+    one = torch.randn(1, 1, H, W, generator=torch.Generator().manual_seed(0))
+    members = one.expand(3, -1, -1, -1)
+    points, y, r = Points([1, 4, 6]), torch.tensor([1.0, -0.5, 0.7]), 0.3
+    seen, still = GaussianConstraint(points, y[None], r), Probe(torch.zeros(3, N))
+    drawn, asked = (task.analyse(START, still, seen, forecast=members) for task in tasks)
+    p, f = modes_matrix(error), one.flatten().double()
+    h = torch.eye(N, dtype=torch.float64)[points.places]
+    known = f + p @ h.T @ torch.linalg.solve(h @ p @ h.T + r * torch.eye(3), y - h @ f)
+    assert (
+        (drawn[0].flatten() - known).abs().max() < 0.05 < (asked[0].flatten() - known).abs().max()
+    )
+    alone, ever = (task.analyse(START, Probe(torch.zeros(3, N)), seen) for task in tasks)
+    assert torch.equal(alone, ever)
+    with expect(GapzooError, "learned 2.0", "0 to 1"):
+        replace(tasks[0], learned=2.0).analyse(START, still, seen, forecast=members)
+
+
+def spectral_modes() -> ZonalCovariance:
+    """A climate of one channel in zonal modes."""
+    g = torch.Generator().manual_seed(3)
+    bases = [torch.linalg.qr(torch.randn(H, H, generator=g))[0] for _ in range(W // 2 + 1)]
+    values = 0.3 + torch.rand(H * (W // 2 + 1) + 1, generator=g)
+    return ZonalCovariance(bases, values, (1, H, W))
+
+
+def modes_matrix(covariance: ZonalCovariance) -> torch.Tensor:
+    """(N, N)."""
+    rows = covariance.apply(torch.eye(N).reshape(N, 1, H, W))
+    return rows.flatten(1).double()
 
 
 def test_a_share_is_the_kalman_filter_of_both_parts():

@@ -157,8 +157,7 @@ class Assimilation:
         noise = generator
         if self._coupled(given):
             noise = generator.centred()
-        learned = 1.0 if given is None else self.learned
-        sampling = self.sampling if learned else replace(self.sampling, **EXACT)
+        sampling = self.sampling if given is None else self._beside_forecasts
         drawn = sampling.draw(
             self.prior,
             self.world.shape,
@@ -166,9 +165,14 @@ class Assimilation:
             observations=lambda rows: [_of_members(c, rows) for c in seen or []],
             forcing=cond,
             forecast=self._forecast(given, error),
-            learned=learned,
         )
         return drawn if forecast is None else relaxed(forecast, drawn, self.rtps)
+
+    @cached_property
+    def _beside_forecasts(self) -> Sampling:
+        """How analyses with forecasts are drawn."""
+        exact = {} if self.learned else EXACT
+        return replace(self.sampling, learned=self.learned * self.sampling.learned, **exact)
 
     def _coupled(self, members: Tensor | None) -> bool:
         """Whether the members' noise is to sum to zero."""

@@ -34,6 +34,7 @@ class Sampling:
             (docs/experiments.md).
         moments: give the denoiser back what its output lacks of its input, as measured
             (:mod:`gapzoo.diffusion.moments`); None does so where it was.
+        learned: share of what the network knows beyond its climatology's Gaussian, 0 to 1.
         batch: members drawn side by side; changes memory, not results.
     """
 
@@ -43,6 +44,7 @@ class Sampling:
     guidance: str | None = None
     guidance_options: dict[str, Any] = field(default_factory=dict)
     moments: bool | None = None
+    learned: float = 1.0
     batch: int = 16
 
     @classmethod
@@ -92,7 +94,9 @@ class Sampling:
         options = dict(self.guidance_options)
         if self.guidance == "mmps":
             options.setdefault("iterations", 1)
-        return prior.given(**given, guidance=self.guidance, moments=self.moments, **options)
+        own: dict[str, Any] = {"guidance": self.guidance, "moments": self.moments}
+        own["learned"] = self.learned
+        return prior.given(**given, **own, **options)
 
     def _sampler(self, posterior: Denoiser) -> Any:
         options = self.sampler_options

@@ -1,4 +1,4 @@
-"""The one module that knows jcm 3.0.0: SPEEDY as ``advance``, ``encode`` and ``decode``.
+"""SPEEDY (jcm 3.0.0) as ``advance``, ``carry``, ``encode`` and ``decode``; ``setup`` builds it.
 
 Settings follow what was measured on this model: 8th-order hyperdiffusion (2.4 h), initial surface
 pressure lowered to a global mean of 983.3 hPa, winds on the grid without the core's clipping.
@@ -17,15 +17,13 @@ import numpy as np
 import pandas as pd
 
 from gapzoo.core import VARIABLES, Channel, Channels, GapzooError, Grid
-from gapzoo.speedy.boundary import Ocean, boundary_file
+from gapzoo.speedy.boundary import Ocean
+from gapzoo.speedy.setup import STEP_MINUTES, built, climate
 from gapzoo.speedy.winds import WindInverse
 
-STEP_MINUTES = {21: 30, 31: 40}
-"""Time step by truncation."""
 RADIATION_STEPS = 3
 """Shortwave radiation is computed at every third step, the first of a frame among them."""
 INITIAL_PRESSURE = 98330.0
-DIFFUSION_SECONDS = 2.4 * 3600
 PROFILE = ("u_component_of_wind", "v_component_of_wind", "temperature", "specific_humidity")
 SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind")
 GRAMS_PER_M3_WATER = 1e6
@@ -83,8 +81,8 @@ class SpeedyModel:
         rain = f"total_precipitation_{hours}hr"
         self.surface = (*SURFACE, rain) if rain in VARIABLES else SURFACE
         self._jax = start_jax()
-        self._model = _build(truncation, parameters or {})
-        self._climate = _climate(self._model.coords)
+        self._model = built(truncation, parameters or {})
+        self._climate = climate(self._model.coords)
 
     @cached_property
     def grid(self) -> Grid:
@@ -359,46 +357,3 @@ def _datetime() -> Any:
     import jax_datetime
 
     return jax_datetime
-
-
-def _build(truncation: int, parameters: dict[str, float]) -> Any:
-    from jcm.diffusion import DiffusionFilter
-    from jcm.dycore.dinosaur.dycore import DinosaurDycore
-    from jcm.model import Model
-    from jcm.physics.speedy.params import Parameters
-    from jcm.physics.speedy.speedy_coords import get_speedy_coords
-    from jcm.physics.speedy.speedy_terms import speedy_physics
-    from jcm.terrain import TerrainData
-
-    physics = speedy_physics(_changed(Parameters.default(), parameters), checkpoint_terms=False)
-    coords = get_speedy_coords(layers=8, spectral_truncation=truncation)
-    terrain = TerrainData.from_file(boundary_file("clim/terrain.nc"), coords=coords)
-    orders = {f"{k}_order": 4 for k in ("div", "vor_q", "temp")}
-    scales = {f"{k}_timescale": DIFFUSION_SECONDS for k in ("div", "vor_q", "temp")}
-    core = DinosaurDycore(
-        coords=coords,
-        terrain=terrain,
-        dt_seconds=STEP_MINUTES[truncation] * 60,
-        diffusion=DiffusionFilter(**orders, **scales),
-    )
-    return Model(core, physics=physics)
-
-
-def _changed(default: Any, parameters: dict[str, float]) -> Any:
-    """SPEEDY's parameters with some replaced, named ``group.parameter``."""
-    import dataclasses
-
-    for name, value in parameters.items():
-        group, _, key = name.partition(".")
-        old = getattr(default, group, None)
-        if old is None or not hasattr(old, key):
-            raise GapzooError(f"SPEEDY has no parameter '{name}'; name it group.parameter")
-        default = dataclasses.replace(default, **{group: dataclasses.replace(old, **{key: value})})
-    return default
-
-
-def _climate(coords: Any) -> Any:
-    from jcm.forcing import ForcingData
-
-    path = boundary_file("clim/forcing.nc")
-    return ForcingData.from_file(path, coords=coords, align_mode="wrap_year")

@@ -99,8 +99,8 @@ class Assimilation:
             is of its part alone).
         learned: share of what the network knows beyond its Gaussian that is used where there are
             forecasts, 0 to 1. Forecasts by a good model hold what earlier analyses had of it, and
-            asking for it each time counts it each time. At 0 all is Gaussian, and one exact draw
-            takes the place of ``sampling``.
+            asking for it each time counts it each time. At 0 all is Gaussian (but for
+            heavy-tailed errors), and one exact draw takes the place of ``sampling``.
         centred: of ``mean`` and ``hybrid``, whose members depend on each other anyway: their noise
             sums to zero (``CentredGenerator``), so that a cycle's mean does not gather it.
     """
@@ -157,7 +157,7 @@ class Assimilation:
         noise = generator
         if self._coupled(given):
             noise = generator.centred()
-        sampling = self.sampling if given is None else self._beside_forecasts
+        sampling = self.sampling if given is None else self._beside_forecasts(seen or [])
         drawn = sampling.draw(
             self.prior,
             self.world.shape,
@@ -168,10 +168,10 @@ class Assimilation:
         )
         return drawn if forecast is None else relaxed(forecast, drawn, self.rtps)
 
-    @cached_property
-    def _beside_forecasts(self) -> Sampling:
+    def _beside_forecasts(self, seen: Observed) -> Sampling:
         """How analyses with forecasts are drawn."""
-        exact = {} if self.learned else EXACT
+        gaussian = not self.learned and not any(isinstance(c, StudentConstraint) for c in seen)
+        exact = EXACT if gaussian else {}
         return replace(self.sampling, learned=self.learned * self.sampling.learned, **exact)
 
     def _coupled(self, members: Tensor | None) -> bool:

@@ -12,6 +12,7 @@ from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.observations import LinearObservationOperator
 from gapzoo.diffusion import GaussianDenoiser, PreconditionedDenoiser
 from gapzoo.diffusion.guidance import GaussianConstraint
+from gapzoo.diffusion.guidance.robust import StudentConstraint
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks.assimilation import Assimilation, _below
@@ -151,6 +152,9 @@ def test_a_forecast_holds_what_the_prior_knows_and_the_network_need_not_be_asked
     )
     alone, ever = (task.analyse(START, Probe(torch.zeros(3, N)), seen) for task in tasks)
     assert torch.equal(alone, ever)
+    heavy = StudentConstraint(points, y[None], r, 1e6)  # nearly Gaussian: by the sampler instead
+    tailed = tasks[0].analyse(START, still, heavy, forecast=members)
+    assert (tailed[0].flatten() - known).abs().max() < 0.1
     with expect(GapzooError, "learned 2.0", "0 to 1"):
         replace(tasks[0], learned=2.0).analyse(START, still, seen, forecast=members)
 

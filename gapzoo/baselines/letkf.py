@@ -15,7 +15,7 @@ estimates the factor a of X^2 at each point from the innovations (Miyoshi 2011, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -113,18 +113,21 @@ class LETKF:
         """The same with errors correlated at each place."""
         if self.adaptive:
             raise GapzooError("adaptive inflation takes errors as independent; leave it out")
-        precision, y, d = places.precision(), places.of(seen), places.of(innovation)
-        for group, row in self._groups(shape[0]):
+        precision, y, d = places.precision().to(seen), places.of(seen), places.of(innovation)
+        groups, grams, drawn = list(self._groups(shape[0])), [], []
+        for _, row in groups:
             root = places.of(row[operator.channel.cpu()].sqrt()).to(seen)
-            pulled = torch.einsum("msk,sk,skl,sl->msl", y, root, precision.to(seen), root)
-            grams = torch.einsum("msl,nsl->smn", pulled, y).flatten(1)
-            drawn = torch.einsum("msl,sl->sm", pulled, d)
-            for tile, near, taper in self.locality.state_tiles(places, shape[1]):
-                taper = taper.to(seen)
-                gram = (taper @ grams[near]).unflatten(-1, (len(seen), -1))
-                at = self.inflation * (taper @ drawn[near])
-                weights = transform(self.inflation**2 * gram, at, turn)
-                yield group, tile, self.inflation * weights
+            pulled = torch.einsum("msk,sk,skl,sl->msl", y, root, precision, root)
+            grams.append(torch.einsum("msl,nsl->smn", pulled, y).flatten(1))
+            drawn.append(torch.einsum("msl,sl->sm", pulled, d))
+        whole, pull = torch.stack(grams), torch.stack(drawn)
+        for tile, near, taper in self.locality.state_tiles(places, shape[1]):
+            taper = taper.to(seen)
+            gram = (taper @ whole[:, near]).unflatten(-1, (len(seen), -1))
+            at = self.inflation * (taper @ pull[:, near])
+            weights = self.inflation * transform(self.inflation**2 * gram, at, turn)
+            for (group, _), own in zip(groups, weights, strict=True):
+                yield group, tile, own
 
     def _groups(self, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Channels (k,) that share a taper, and it (C,)."""
@@ -184,6 +187,20 @@ def relaxed(before: Tensor, after: Tensor, rtps: float) -> Tensor:
     return mean + (after - mean) * (1 + rtps * (s_b - s_a) / s_a.clamp(min=1e-12))
 
 
+def unmoved(before: Tensor, after: Tensor, channels: Sequence[int]) -> Tensor:
+    """Members (M,C,H,W) after an analysis, with some channels as they were before it.
+
+    A filter moves what is not observed by what few members have in common. Where observations
+    cannot know a channel (humidity in the stratosphere, from sondes), that is noise alone, and
+    cycles gather it: variable localisation (Kang et al. 2011, doi:10.1029/2010JD014673).
+    """
+    if not channels:
+        return after
+    found = after.clone()
+    found[:, list(channels)] = before[:, list(channels)].to(found)
+    return found
+
+
 def local_weights(
     taper: Tensor, seen: Tensor, innovation: Tensor, factor: Tensor, turn: Tensor | None
 ) -> Tensor:
@@ -202,7 +219,7 @@ def local_weights(
 
 
 def transform(gram: Tensor, drawn: Tensor, turn: Tensor | None = None) -> Tensor:
-    """Weights (T,M,M) of Y R^-1 Y^T (T,M,M) and Y R^-1 d (T,M); ``turn`` (M,M) rotates them."""
+    """Weights (...,M,M) of Y R^-1 Y^T (...,M,M) and Y R^-1 d (...,M); ``turn`` rotates them."""
     members = gram.shape[-1]
     value, vector = torch.linalg.eigh(gram)
     value = value.clamp(min=0) + members - 1

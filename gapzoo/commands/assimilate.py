@@ -84,6 +84,7 @@ def _task(wanted: Any, prior: Any) -> Any:
         doubt=wanted.doubt,
         rtps=wanted.rtps,
         learned=wanted.learned,
+        kept=wanted.kept,
         centred=wanted.centred,
     )
 

@@ -160,6 +160,11 @@ class Channels(Sequence[Channel]):
             raise GapzooError(f"no variable '{variable}'; {nearest(variable, known)}")
         return found
 
+    def positions(self, wanted: str | Iterable[str]) -> list[int]:
+        """Positions of variables or labels, one name or several; GapzooError for unknown ones."""
+        names = [wanted] if isinstance(wanted, str) else wanted
+        return [self.index(channel) for channel in self.select(names)]
+
     def select(self, wanted: Iterable[str] | None) -> Channels:
         """The subset named by variables or labels, in this set's order; ``None`` is all of it."""
         if wanted is None:

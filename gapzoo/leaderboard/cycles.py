@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gapzoo.baselines.enkf import EnKF
-from gapzoo.baselines.letkf import LETKF
+from gapzoo.baselines.letkf import LETKF, unmoved
 from gapzoo.baselines.localisation import Sphere
 from gapzoo.baselines.var3d import Var3D
 from gapzoo.checkpoint import Checkpoint
@@ -174,7 +174,10 @@ class _Tuned(CycleMethod):
 
 @CYCLES.register("letkf")
 class LETKFCycle(_Tuned):
-    """LETKF; options ``length`` (m), ``vertical`` (log sigma), ``inflation``, ``rtps``, ..."""
+    """LETKF; options ``length`` (m), ``vertical`` (log sigma), ``inflation``, ``rtps``, ...
+
+    ``kept`` names channels or variables that analyses leave as the forecasts have them.
+    """
 
     defaults: ClassVar[dict[str, Any]] = {
         "length": 1e6,
@@ -183,19 +186,23 @@ class LETKFCycle(_Tuned):
         "rtps": 0.5,
         "rotation": False,
         "adaptive": 0.0,
+        "kept": [],
     }
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""
         super().prepare(network)
         chosen = self.chosen()
+        self.kept = self.setting.world.channels.positions(chosen["kept"])
         names = ("inflation", "rtps", "rotation", "adaptive")
         self.filter = LETKF(self.locality(chosen), **{k: chosen[k] for k in names})
 
     def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
         """See CycleMethod."""
         y, errors = self.departure(here), self.network.errors
-        return self.filter.analyse(background, self.seen, y, errors, generator)  # type: ignore[arg-type]
+        assert background is not None
+        found = self.filter.analyse(background, self.seen, y, errors, generator)
+        return unmoved(background, found, self.kept)
 
     def memory(self) -> Arrays:
         """The adaptive inflation's field."""

@@ -45,6 +45,7 @@ class GapCycle(CycleMethod):
             - ``rtps``: relaxation of the analysis to the spread of the forecasts;
             - ``learned``: share of what the network knows beyond its Gaussian that is used beside
               forecasts;
+            - ``kept``: channels or variables that analyses leave as the forecasts have them;
             - ``centred``, of ``mean`` and ``hybrid``: the members' noise sums to zero.
     """
 
@@ -58,6 +59,7 @@ class GapCycle(CycleMethod):
         "doubt": 0.0,
         "rtps": 0.0,
         "learned": 1.0,
+        "kept": [],
         "centred": True,
     }
 
@@ -104,7 +106,7 @@ class GapCycle(CycleMethod):
         )
 
     def _filter(self, given: dict[str, Any]) -> LETKF:
-        settings = {**LETKFCycle.defaults, **given}
+        settings = {k: v for k, v in LETKFCycle.defaults.items() if k != "kept"} | given
         if settings["adaptive"]:
             raise GapzooError("filter.adaptive has a memory that no restart keeps; leave it out")
         length, vertical = (float(settings.pop(k)) for k in ("length", "vertical"))

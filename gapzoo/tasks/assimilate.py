@@ -56,6 +56,7 @@ class AssimilationRecipe:
         doubt: of the factor by which innovations may scale the ensemble's covariance; 0 is none.
         rtps: relaxation of the analysis to the spread of the forecasts, 0 to 1.
         learned: share of what the network knows beyond its Gaussian that is used beside forecasts.
+        kept: channels or variables that analyses leave as the forecasts have them.
         centred: of ``mean`` and ``hybrid``: the members' noise sums to zero.
         window: the analysis is at the window's ``end`` or ``start`` (4D; needs a network).
         slot: hours to which times of observations are rounded; 0 is ``hours``.
@@ -82,6 +83,7 @@ class AssimilationRecipe:
     doubt: float = 0.0
     rtps: float = 0.0
     learned: float = 1.0
+    kept: list[str] = field(default_factory=list)
     centred: bool = True
     window: str = "end"
     slot: int = 0

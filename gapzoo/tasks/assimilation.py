@@ -15,7 +15,7 @@ Observations of several times enter at their own (``windows``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gapzoo.baselines.letkf import LETKF, relaxed
+from gapzoo.baselines.letkf import LETKF, relaxed, unmoved
 from gapzoo.core import GapzooError, MemberGenerator, nearest
 from gapzoo.core.world import World
 from gapzoo.data.observations.operators import LinearObservationOperator
@@ -40,8 +40,8 @@ from gapzoo.tasks.forecast_error import likelihood, mean_errors
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.windows import Timed, at_start, first_guess
 
-EXACT: dict[str, Any] = {"sampler": "decoupled", "steps": 1, "sampler_options": {}}
-"""Of what is Gaussian one step is a draw."""
+EXACT: dict[str, Any] = {"sampler": "decoupled", "steps": 1, "sampler_options": {}, "batch": 64}
+"""Of what is Gaussian one step is a draw; no network, so members take little memory."""
 FORMS = ("none", "renoise", "gaussian", "mean", "hybrid")
 Observed = list[GaussianConstraint]
 Error = SpectralCovariance | ZonalCovariance
@@ -101,6 +101,8 @@ class Assimilation:
             forecasts, 0 to 1. Forecasts by a good model hold what earlier analyses had of it, and
             asking for it each time counts it each time. At 0 all is Gaussian (but for
             heavy-tailed errors), and one exact draw takes the place of ``sampling``.
+        kept: channels or variables that analyses leave as the forecasts have them: those that
+            observations cannot know (``gapzoo.baselines.letkf.unmoved``).
         centred: of ``mean`` and ``hybrid``, whose members depend on each other anyway: their noise
             sums to zero (``CentredGenerator``), so that a cycle's mean does not gather it.
     """
@@ -117,6 +119,7 @@ class Assimilation:
     doubt: float = 0.0
     rtps: float = 0.0
     learned: float = 1.0
+    kept: str | Sequence[str] = ()
     centred: bool = True
 
     def __post_init__(self) -> None:
@@ -130,6 +133,7 @@ class Assimilation:
             raise GapzooError(f"share {self.share}, doubt {self.doubt}; 0 to 1, and 0 or more")
         if not 0 <= self.rtps <= 1:
             raise GapzooError(f"rtps {self.rtps}; give a part of the spread, 0 to 1")
+        self.world.channels.positions(self.kept)  # refuses unknown names before anything is drawn
 
     def analyse(
         self,
@@ -166,7 +170,10 @@ class Assimilation:
             forcing=cond,
             forecast=self._forecast(given, error),
         )
-        return drawn if forecast is None else relaxed(forecast, drawn, self.rtps)
+        if forecast is None:
+            return drawn
+        rows = self.world.channels.positions(self.kept)
+        return unmoved(forecast, relaxed(forecast, drawn, self.rtps), rows)
 
     def _beside_forecasts(self, seen: Observed) -> Sampling:
         """How analyses with forecasts are drawn."""

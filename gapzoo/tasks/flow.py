@@ -54,9 +54,14 @@ def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> T
 
     Exact in zonal modes, from ``DRAWS`` states otherwise.
     """
-    if isinstance(error, ZonalCovariance):
-        between = error.between_channels(error.eigenvalues)
-        return between.diagonal(dim1=1, dim2=2).T.sqrt()[..., None].expand(shape)
+    return _deviation(error, _between(error), shape)
+
+
+def _deviation(
+    error: CovarianceOperator, between: Tensor | None, shape: tuple[int, int, int]
+) -> Tensor:
+    if between is not None:
+        return _spread(between).T[..., None].expand(shape)
     total = torch.zeros(shape)
     noise = MemberGenerator(0, DRAWS)
     for part in noise.split(8):
@@ -64,20 +69,28 @@ def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> T
     return (total.mean(-1, keepdim=True) / DRAWS).sqrt().expand(shape)
 
 
-def _places(operator: Any, own: Tensor, static: Tensor, error: Any) -> Places | None:
+def _between(error: CovarianceOperator) -> Tensor | None:
+    """(H,C,C) covariance between the channels at a point of each row, where it is known."""
+    return error.between_channels(error.eigenvalues) if isinstance(error, ZonalCovariance) else None
+
+
+def _spread(between: Tensor) -> Tensor:
+    """(H,C) deviations."""
+    return between.diagonal(dim1=1, dim2=2).sqrt()
+
+
+def _places(operator: Any, own: Tensor, static: Tensor, between: Tensor | None) -> Places | None:
     """Observations by place with R + H P H^T in units of R; None where P's levels are not known.
 
     Args:
         operator: of linear observations.
         own: (N,) variances R.
         static: (N,) deviations of P at the observations.
-        error: P.
+        between: of P's channels at a point of each row.
     """
-    known = isinstance(operator, LinearObservationOperator)
-    if not known or not isinstance(error, ZonalCovariance):
+    if between is None or not isinstance(operator, LinearObservationOperator):
         return None
-    between = error.between_channels(error.eigenvalues)
-    spread = between.diagonal(dim1=1, dim2=2).sqrt()
+    spread = _spread(between)
     between = between / (spread[:, :, None] * spread[:, None])
     return Places.apart(operator).with_levels(operator, between, own, static)
 
@@ -165,11 +178,12 @@ def flow_update(
         error: P, the static error.
         generator: a stream a member.
     """
-    deviation = point_deviation(error, tuple(members.shape[1:]))  # type: ignore[arg-type]
+    shape, between = tuple(members.shape[1:]), _between(error)
+    deviation = _deviation(error, between, shape)  # type: ignore[arg-type]
     for constraint in observations:
         y, own, static, _ = _seen(constraint, members, deviation)
         streams = None if generator is None else generator.fork("flow")
-        places = _places(constraint.operator, own, static, error)
+        places = _places(constraint.operator, own, static, between)
         errors = (own + static**2).sqrt() if places is None else torch.ones_like(own)
         members = letkf.analyse(members, constraint.operator, y, errors, streams, places)
     return members

@@ -31,6 +31,9 @@ def test_positions(channels):
     assert channels.index("surface_pressure") == 3
     assert channels.index(Channel("temperature", 0.95)) == 1
     assert channels.of("temperature") == [0, 1]
+    assert channels.positions("temperature") == [0, 1]
+    assert channels.positions(["surface_pressure", "temperature@0.95"]) == [1, 3]
+    assert channels.positions([]) == []
     assert channels[1:].labels == LABELS[1:] and channels[1:].level_kind == "sigma"
 
 

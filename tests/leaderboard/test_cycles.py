@@ -80,6 +80,17 @@ def test_letkf_filters_what_it_sees_and_its_statistics_are_consistent(archive):
     assert row["cost"]["0.5"].keys() == {"forecast_cpu", "analysis_cpu", "wall"}
 
 
+def test_channels_that_are_kept_are_as_they_were_forecast(archive):
+    """Of a channel that is kept, residuals are the innovations; of others they are smaller."""
+    kept, moved = "temperature@0.2", "temperature@0.95"
+    found = run(archive, "letkf", {**LOCAL, "kept": kept}, cases=1)["scores"]["0.5"]
+    before, after = (found[kind]["rms"] for kind in ("innovations", "residuals"))
+    assert after[kept] == pytest.approx(before[kept], rel=1e-6)
+    assert after[moved] < 0.8 * before[moved]
+    with expect(GapzooError, "no variable or channel 'humidity'"):
+        run(archive, "letkf", {**LOCAL, "kept": ["humidity"]})
+
+
 def test_methods_rank_as_they_must(archive):
     scores = {
         "free": run(archive, "free", {"forecaster": "test.damped"}),

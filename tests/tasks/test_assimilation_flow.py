@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from linear import EXACT, MEAN_ERROR, SCHEDULE, START, H, N, Probe, W, matrix, spectral, toy
-from worlds import expect
+from worlds import expect, flat_world
 
 from gapzoo.baselines.letkf import LETKF
 from gapzoo.core import GapzooError, MemberGenerator
@@ -17,6 +17,7 @@ from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks.assimilation import Assimilation, _below
 from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation
+from gapzoo.tasks.sampling import Sampling
 
 STATIC, M = 0.2, 6
 
@@ -267,6 +268,38 @@ def test_an_ensembles_error_stays_below_half_of_the_climate():
     assert torch.equal(_below(narrow, climate).eigenvalues, narrow.eigenvalues)
     regressed = RegressedErrors(climate, wide.eigenvalues, torch.ones(len(wide.eigenvalues)))
     assert _below(regressed, climate) is regressed and _below(wide, None) is wide
+
+
+def test_channels_that_are_kept_are_those_of_the_forecasts():
+    """To the bit; the others are what they are without. A first analysis keeps nothing."""
+    world, rng = flat_world(2, H, W), torch.Generator().manual_seed(0)
+    climate = ZonalCovariance.fit([torch.randn(40, 2, H, W, generator=rng)])
+    denoiser = PreconditionedDenoiser(
+        Wild(), SCHEDULE, climatology=climate, cond_channels=world.cond_channels
+    )
+    members = climate.sample(torch.randn(M, 2, H, W, generator=rng))
+    seen = GaussianConstraint(Points([1, 4, 6]), torch.tensor([[1.0, -0.5, 0.7]]), 0.3)
+    labels = world.channels.labels
+
+    def analysis(kept, forecast=members):
+        task = Assimilation(
+            prior=Prior(denoiser.eval()),
+            world=world,
+            sampling=Sampling(steps=4),
+            forecaster=toy().forecaster,
+            error=climate.with_eigenvalues(0.1 * climate.eigenvalues),
+            rtps=0.5,
+            kept=kept,
+        )
+        return task.analyse(START, MemberGenerator(0, M), seen, forecast=forecast)
+
+    plain, found = analysis(()), analysis([labels[0]])
+    assert torch.equal(found[:, 0], members[:, 0]) and not torch.equal(plain[:, 0], members[:, 0])
+    assert torch.equal(found[:, 1:], plain[:, 1:])
+    assert torch.equal(analysis(labels[0]), found), "a name alone is one"
+    assert torch.equal(analysis([labels[0]], None), analysis((), None))
+    with expect(GapzooError, "no variable or channel 'humidity'"):
+        analysis(["humidity"])
 
 
 @pytest.mark.parametrize("rtps", [0.5, 1.0])

@@ -48,13 +48,11 @@ def assimilate(args: argparse.Namespace) -> None:
 def _task(wanted: Any, prior: Any) -> Any:
     """The task of a recipe."""
     from gapzoo import checkpoint
-    from gapzoo.baselines.letkf import LETKF
-    from gapzoo.baselines.localisation import Sphere
     from gapzoo.forecasters import FORECASTERS, needs_checkpoint
-    from gapzoo.leaderboard.gap_cycle import static_error
     from gapzoo.tasks.assimilation import Assimilation
+    from gapzoo.tasks.flow import ensemble_filter
     from gapzoo.tasks.sampling import Sampling
-    from gapzoo.tasks.settings import device_of
+    from gapzoo.tasks.settings import device_of, static_error
 
     network, world = None, prior.world
     if needs_checkpoint(wanted.forecaster):
@@ -68,9 +66,7 @@ def _task(wanted: Any, prior: Any) -> Any:
         static = wanted.static or None
         error = static_error(prior, network, wanted.hours, wanted.inflation, static)
     if wanted.form == "hybrid":
-        settings = {"length": 1e6, "vertical": 0.5, **wanted.filter}
-        where = {k: settings.pop(k) for k in ("length", "vertical")}
-        letkf = LETKF(Sphere(world.grid, world.channels, **where), **settings)
+        letkf = ensemble_filter(world, wanted.filter)
     return Assimilation(
         prior=prior.prior,
         world=world,

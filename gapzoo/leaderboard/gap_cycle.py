@@ -7,20 +7,14 @@ from typing import Any, ClassVar
 import pandas as pd
 from torch import Tensor
 
-from gapzoo.baselines.letkf import LETKF
-from gapzoo.baselines.localisation import Sphere
-from gapzoo.checkpoint import Checkpoint
 from gapzoo.core import GapzooError, MemberGenerator
-from gapzoo.diffusion.covariance import SpectralCovariance
-from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.leaderboard.cycles import CYCLES, CycleMethod, LETKFCycle
+from gapzoo.leaderboard.cycles import CYCLES, CycleMethod
 from gapzoo.leaderboard.methods import Case, Setting, checkpoint_for, tuned_options
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.assimilation import Assimilation, constraint
+from gapzoo.tasks.flow import ensemble_filter
 from gapzoo.tasks.sampling import Sampling
-
-LEAST = 1e-7
-"""Of the static error's variances, normalised: forecasts are never exact."""
+from gapzoo.tasks.settings import static_error
 
 
 @CYCLES.register("gap")
@@ -38,8 +32,7 @@ class GapCycle(CycleMethod):
             - ``inflation``: factor on the variances of the static error;
             - ``static``: the static error as a share of the climate's variance, scale by scale,
               instead of the network's own error; needed with ``speedy``;
-            - ``filter`` of ``hybrid``: ``length``, ``vertical``, ``inflation``, ``rtps`` of the
-              LETKF;
+            - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``doubt`` of the factor by which innovations may scale the ensemble's covariance;
             - ``rtps``: relaxation of the analysis to the spread of the forecasts;
@@ -94,25 +87,16 @@ class GapCycle(CycleMethod):
     def _task(self, chosen: dict[str, Any]) -> Assimilation:
         form, given = chosen["form"], {k: chosen[k] for k in self.defaults}
         inflation, static, where = (given.pop(k) for k in ("inflation", "static", "filter"))
-        filtered = self._filter(where or {})
+        hybrid = form == "hybrid"
         return Assimilation(
             prior=self.prior.prior,
             world=self.prior.world,
             sampling=Sampling.of({k: v for k, v in chosen.items() if k not in self.defaults}),
             forecaster=self.model,
             error=self._error(form, inflation, static),
-            filter=filtered if form == "hybrid" else None,
+            filter=ensemble_filter(self.prior.world, where or {}) if hybrid else None,
             **given,
         )
-
-    def _filter(self, given: dict[str, Any]) -> LETKF:
-        settings = {k: v for k, v in LETKFCycle.defaults.items() if k != "kept"} | given
-        if settings["adaptive"]:
-            raise GapzooError("filter.adaptive has a memory that no restart keeps; leave it out")
-        length, vertical = (float(settings.pop(k)) for k in ("length", "vertical"))
-        world = self.setting.world
-        where = Sphere(world.grid, world.channels, length=length, vertical=vertical)
-        return LETKF(where, **settings)
 
     def _error(self, form: str, inflation: float, static: float | None) -> Any:
         if form in ("none", "renoise"):
@@ -150,35 +134,3 @@ class GapCycle(CycleMethod):
             "options": {k: every[k] for k in known} | ({"tuned": self.tuned} if self.tuned else {}),
             "sampling": vars(Sampling.of({k: v for k, v in every.items() if k not in known})),
         }
-
-
-def static_error(
-    prior: Checkpoint,
-    network: Checkpoint | None,
-    hours: int,
-    inflation: float = 1.0,
-    static: float | None = None,
-) -> SpectralCovariance | ZonalCovariance:
-    """The static part of a forecast's error covariance.
-
-    Args:
-        prior: whose basis it is in.
-        network: a forecasting network that knows its own errors, or None.
-        hours: lead.
-        inflation: factor on its variances.
-        static: share of the climate's variance that is taken instead, scale by scale.
-    """
-    if static is None:
-        if network is None:
-            raise GapzooError("this forecaster knows no error of its own; give static=0.02 or so")
-        error = network.error(hours, prior.covariance)
-        if prior.covariance is not None and not prior.covariance.same_basis(error):
-            raise GapzooError(
-                f"errors of '{network.name}' are not known in the modes of '{prior.name}'; run "
-                f"'gapzoo calibrate {network.name} {prior.name}', or give static=0.02 or so"
-            )
-        return error.with_eigenvalues(inflation * error.eigenvalues)
-    if prior.covariance is None:
-        raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
-    values = inflation * static * prior.covariance.eigenvalues
-    return prior.covariance.with_eigenvalues(values.clamp(min=LEAST))

@@ -27,15 +27,17 @@ the modes of the climate, homogeneous along longitude and not localised:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gapzoo.baselines.letkf import LETKF
-from gapzoo.core import MemberGenerator
+from gapzoo.baselines.localisation import Sphere
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.places import Places
+from gapzoo.core.world import World
 from gapzoo.data.observations.operators import LinearObservationOperator
 from gapzoo.diffusion.covariance import (
     CovarianceOperator,
@@ -45,8 +47,28 @@ from gapzoo.diffusion.covariance import (
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.zonal import ZonalCovariance
 
+LOCAL = {"length": 1e6, "vertical": 0.5}
+"""Localisation of the ensemble's part: metres, and the logarithm of the level."""
 DRAWS = 64
 """States that the static deviation at each point is taken from, all longitudes together."""
+
+
+def ensemble_filter(world: World, settings: Mapping[str, Any]) -> LETKF:
+    """The filter of the ensemble's part.
+
+    Args:
+        world: of the states.
+        settings: ``length`` (m), ``vertical`` (log level), else ``LOCAL``, and LETKF's own.
+
+    Raises:
+        GapzooError: for adaptive inflation.
+    """
+    given = {**LOCAL, **settings}
+    if given.get("adaptive"):
+        raise GapzooError("filter.adaptive has a memory that no restart keeps; leave it out")
+    length, vertical = (float(given.pop(name)) for name in LOCAL)
+    where = Sphere(world.grid, world.channels, length=length, vertical=vertical)
+    return LETKF(where, **given)
 
 
 def point_deviation(error: CovarianceOperator, shape: tuple[int, int, int]) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 
 from gapzoo.core import GapzooError, nearest
 from gapzoo.core.world import World
+from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.prior import Prior
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.bounds import HumidityBounds
@@ -44,6 +46,8 @@ class Trained(Protocol):
         """Covariance of a forecaster's errors."""
 
 
+LEAST = 1e-7
+"""Of the static error's variances, normalised: forecasts are never exact."""
 FORMS = ("gaussian", "renoise")
 ONCE = {"sampler": "exponential", "steps": 1, "sampler_options": {"highest": 1.0}}
 """Sampling by one evaluation of the prior, enough under a forecast's errors alone."""
@@ -182,3 +186,35 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise GapzooError(f"device '{name}': {str(error).splitlines()[0]}") from None
     return device
+
+
+def static_error(
+    prior: Trained,
+    network: Trained | None,
+    hours: int,
+    inflation: float = 1.0,
+    static: float | None = None,
+) -> SpectralCovariance | ZonalCovariance:
+    """The static part of a forecast's error covariance.
+
+    Args:
+        prior: whose basis it is in.
+        network: a forecasting network that knows its own errors, or None.
+        hours: lead.
+        inflation: factor on its variances.
+        static: share of the climate's variance that is taken instead, scale by scale.
+    """
+    if static is None:
+        if network is None:
+            raise GapzooError("this forecaster knows no error of its own; give static=0.02 or so")
+        error = network.error(hours, prior.covariance)
+        if prior.covariance is not None and not prior.covariance.same_basis(error):
+            raise GapzooError(
+                f"errors of '{network.name}' are not known in the modes of '{prior.name}'; run "
+                f"'gapzoo calibrate {network.name} {prior.name}', or give static=0.02 or so"
+            )
+        return error.with_eigenvalues(inflation * error.eigenvalues)
+    if prior.covariance is None:
+        raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
+    values = inflation * static * prior.covariance.eigenvalues
+    return prior.covariance.with_eigenvalues(values.clamp(min=LEAST))

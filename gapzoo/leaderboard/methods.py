@@ -218,16 +218,42 @@ class OptimalInterpolationMethod(Method):
 
 @METHODS.register("gap")
 class GapMethod(Method):
-    """The diffusion prior of a checkpoint under the observations."""
+    """The diffusion prior of a checkpoint under the observations.
 
-    def __init__(self, setting: Setting, prior: str, forcing: bool = True, **sampling: Any) -> None:
+    Args:
+        setting: what it may use.
+        prior: checkpoint.
+        forcing: condition the prior on it.
+        tuned: result of ``gapzoo leaderboard tune``: sampling by density.
+        sampling: options of ``Sampling``, for every density, before what was tuned.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        prior: str,
+        forcing: bool = True,
+        tuned: str | None = None,
+        **sampling: Any,
+    ) -> None:
         super().__init__(setting)
-        self.checkpoint = checkpoint_for(setting, prior)
-        self.sampling, self.forcing = Sampling.of(sampling), forcing
+        self.checkpoint, self.forcing = checkpoint_for(setting, prior), forcing
+        self.options, self.tuned = sampling, tuned_options(tuned) if tuned else {}
+        for density in self.tuned or [""]:
+            self._sampling(density)  # refuses unknown options before anything is drawn
+
+    def _sampling(self, density: str) -> Sampling:
+        own = self.tuned.get(density, {})
+        chosen = {k: v for k, v in own.items() if k not in ("prior", "forcing")}
+        return Sampling.of({**chosen, **self.options})
+
+    def prepare(self, network: Network) -> None:
+        """See Method."""
+        super().prepare(network)
         self.task = Assimilation(
             prior=self.checkpoint.prior,
             world=self.checkpoint.world,
-            sampling=self.sampling,
+            sampling=self._sampling(f"{network.fraction:g}"),
             form="none",
         )
 
@@ -245,7 +271,7 @@ class GapMethod(Method):
         return {
             "checkpoint": self.checkpoint.name,
             "weights_sha256": self.checkpoint.hash,
-            "sampling": vars(self.sampling),
+            "sampling": vars(self._sampling("")) | ({"tuned": self.tuned} if self.tuned else {}),
         }
 
 

@@ -29,9 +29,7 @@ class Sampling:
         sampler_options: its other arguments.
         guidance: registered name of the method that takes in constraints; None is the one that
             suits the prior (``Prior.given``).
-        guidance_options: its arguments; ``mmps``, where it is asked for by name, takes one
-            iteration a step where nothing is said, which warm starts make enough
-            (docs/experiments.md).
+        guidance_options: its arguments.
         moments: give the denoiser back what its output lacks of its input, as measured
             (:mod:`gapzoo.diffusion.moments`); None does so where it was.
         learned: share of what the network knows beyond its climatology's Gaussian, 0 to 1.
@@ -91,12 +89,9 @@ class Sampling:
         return _finite(torch.cat(parts).to(generator.device), self, generator.members)
 
     def _posterior(self, prior: Prior, given: dict[str, Any]) -> Denoiser:
-        options = dict(self.guidance_options)
-        if self.guidance == "mmps":
-            options.setdefault("iterations", 1)
         own: dict[str, Any] = {"guidance": self.guidance, "moments": self.moments}
         own["learned"] = self.learned
-        return prior.given(**given, **own, **options)
+        return prior.given(**given, **own, **self.guidance_options)
 
     def _sampler(self, posterior: Denoiser) -> Any:
         options = self.sampler_options

@@ -143,6 +143,15 @@ def test_train_export_and_run_on_the_leaderboard(printed, recipe, protocol, arch
     row = json.loads((tmp_path / "board" / "toy.gap.json").read_text())
     shown = printed("leaderboard", "show", "toy", "--folder", tmp_path / "board")
     assert f"{row['scores']['0.5']['crps']:.3f}" in shown
+    printed("leaderboard", "tune", protocol, "gap", options[0], "steps=[2,3]", *arguments)
+    tuned = tmp_path / "board" / "toy.gap.tuned.json"
+    best = json.loads(tuned.read_text())["best"]["0.5"]["steps"]
+    chosen = {"tuned": f"tuned={tuned}", "given": f"steps={best}"}
+    for name, how in chosen.items():
+        more = [options[0], how, *arguments, "--name", name]
+        printed("leaderboard", "run", protocol, "--entry", "gap", *more)
+    made = [json.loads((tmp_path / "board" / f"toy.{n}.json").read_text()) for n in chosen]
+    assert made[0]["scores"] == made[1]["scores"] and made[0]["sampling"]["tuned"]
 
 
 def test_changes_stand_before_or_behind_the_options(capsys):

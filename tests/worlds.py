@@ -70,9 +70,11 @@ class ToySource:
         names: tuple[str, ...] = NAMES,
         hole: int = -1,
         fault: Fault | None = None,
+        realisations: int = 1,
     ) -> None:
         last = pd.Timestamp(end) + pd.Timedelta(days=1) - pd.Timedelta(hours=hours)
-        self.times = pd.date_range(start, last, freq=f"{hours}h")
+        one = pd.date_range(start, last, freq=f"{hours}h")
+        self.times = one.append([one] * (realisations - 1))
         self.grid, self.seed, self.noise, self.names = grid_of(height, width), seed, noise, names
         self.segment_shards, self.hole, self.fault = segment_shards, hole, fault or Fault()
         self.memory = MEMORY ** (hours / 24)

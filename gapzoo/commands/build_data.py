@@ -18,7 +18,9 @@ SPEEDY = ("truncation", "start", "end", "hours", "seed", "spin_up_days", "sst", 
 def build_data(args: argparse.Namespace) -> None:
     """Fill an archive from a source, by a recipe or by the flags of the simulator."""
     build = _by_recipe(args) if args.recipe else _by_flags(args)
-    archive = build.run(args.workers, scheduler=args.scheduler)
+    if args.together and (args.workers or args.scheduler):
+        raise GapzooError("--together is one process's work; leave --workers and --scheduler out")
+    archive = build.run(args.workers, scheduler=args.scheduler, together=args.together)
     CONSOLE.print(
         f"{build.output}: {len(archive.times)} steps of {len(archive.channels)} channels, "
         f"{archive.times[0]:%Y-%m-%d} to {archive.times[-1]:%Y-%m-%d}, hash {archive.hash}"
@@ -45,9 +47,7 @@ def _by_recipe(args: argparse.Namespace) -> Any:
     if source is None:
         raise GapzooError(f"{where} names no source; add 'source: weatherbench2', 'cf' or 'speedy'")
     _refuse_unknown(source, values, where)
-    train = list(args.train or values.get("train") or ())
-    if len(train) != 2:
-        raise GapzooError(f"{where}: 'train' needs a first and a last day")
+    train = _train(args.train or values.get("train"), where)
     name = values.get("name") or args.recipe.stem
     output = args.output or Path(values.get("output") or f"archives/{name}.zarr")
     arguments = {k: _absolute(k, v) for k, v in values.items() if k not in KEYS}
@@ -55,7 +55,18 @@ def _by_recipe(args: argparse.Namespace) -> Any:
     arguments |= {k: str(arguments[k]) for k in ("start", "end") if arguments.get(k) is not None}
     if "world" in _arguments(source) and "name" in values:
         arguments.setdefault("world", name)
-    return Build(source, arguments, _shared(args, output), (str(train[0]), str(train[1])))
+    return Build(source, arguments, _shared(args, output), train)
+
+
+def _train(period: Any, where: str) -> tuple[str, str] | None:
+    """The period of the statistics; None for ``none``."""
+    if period == "none":
+        return None
+    if not isinstance(period, list) or len(period) != 2:
+        raise GapzooError(
+            f"{where}: 'train' needs a first and a last day, or 'none' for no statistics"
+        )
+    return str(period[0]), str(period[1])
 
 
 def _shared(args: argparse.Namespace, output: Path) -> Path:
@@ -111,4 +122,10 @@ def add(commands: Any) -> None:
     data.add_argument("--sst-offset", type=float, help="K added to the sea surface")
     data.add_argument("--train", nargs=2, help="period of the statistics (1979-01-01 2003-12-31)")
     data.add_argument("--workers", type=int, help="processes, one pinned to a core, or threads")
+    data.add_argument(
+        "--together",
+        action="store_true",
+        help="SPEEDY: all segments in one batch, on a GPU where JAX finds one (pip install "
+        "'jax[cuda13]', or cuda12, of jax's own version)",
+    )
     data.add_argument("--scheduler", metavar="ADDRESS", help="dask cluster that sees these folders")

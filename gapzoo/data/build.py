@@ -4,6 +4,9 @@ The work falls into segments, each a row of whole shards. A segment does not dep
 so it does not matter how many are worked on, nor by whom (gapzoo.data.workers); within one, a
 shard is written before the source's own restart file moves on, so a kill costs at most the shard
 under way.
+
+A source that computes all segments in one batch may do so instead (``together``), on an
+accelerator where there is one.
 """
 
 from __future__ import annotations
@@ -11,10 +14,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -43,6 +46,15 @@ class Segment:
         return scratch / f"segment-{self.first:04d}-{self.last:04d}.done"
 
 
+class Block(NamedTuple):
+    """A shard that was made: state (T,C,H,W), forcing (T,K,H,W)."""
+
+    segment: Segment
+    shard: int
+    state: np.ndarray
+    forcing: np.ndarray
+
+
 class Source(Protocol):
     """Anything that can fill an archive.
 
@@ -69,6 +81,26 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Batched(Source, Protocol):
+    """A source that can work on all of its segments in one batch."""
+
+    def accelerate(self) -> None:
+        """Take an accelerator where there is one; called before anything else."""
+        ...
+
+    def rounds(self, segments: list[Segment], scratch: Path) -> Iterator[list[Block]]:
+        """Yield what is still to be done, some blocks at a time.
+
+        As of ``blocks``, restart points move past a shard once the next round is asked for.
+        """
+        ...
+
+
+WRITERS = 8
+"""Threads that write the blocks of a round."""
+
+
 @dataclass(frozen=True)
 class Build:
     """One archive to make.
@@ -77,19 +109,21 @@ class Build:
         source: registered name of the source.
         arguments: the source's own arguments.
         output: folder of the store.
-        train: first and last day of the training period, for the statistics.
+        train: first and last day of the training period, for the statistics; None for an archive
+            without any, which is read under those of another.
     """
 
     source: str
     arguments: dict[str, Any]
     output: Path
-    train: tuple[str, str]
+    train: tuple[str, str] | None
 
     def run(
         self,
         workers: int | None = None,
         cores: list[int] | None = None,
         scheduler: str | None = None,
+        together: bool = False,
     ) -> Archive:
         """Make the archive, or go on making it, and open it.
 
@@ -97,16 +131,36 @@ class Build:
             workers: processes or threads; one a core where None.
             cores: the cores to pin processes to; all there are where None.
             scheduler: address of a dask scheduler, whose workers see the same folders.
+            together: all segments in one batch, by this process.
         """
         source: Source = SOURCES.build(self.source, **self.arguments)
+        if together:
+            self._batched(source).accelerate()
         spec, segments = source.spec(), source.segments()
         create(self.output, spec)
         scratch = self.output / ".build"
         scratch.mkdir(exist_ok=True)
         _adopt(self.output, scratch, segments)
+        if together:
+            self._fill_together(self._batched(source), segments, spec.shards, scratch)
+            return self._finish()
         threads = getattr(source, "threads", False)
         self._fill(segments, spec.shards, Workers(workers, cores, threads, scheduler), scratch)
         return self._finish()
+
+    def _batched(self, source: Source) -> Batched:
+        if not isinstance(source, Batched):
+            raise GapzooError(f"source '{self.source}' has no batches; leave --together out")
+        return source
+
+    def _fill_together(
+        self, source: Batched, segments: list[Segment], shards: int, scratch: Path
+    ) -> None:
+        with ThreadPoolExecutor(WRITERS) as pool, _bar() as bar:
+            task = bar.add_task("shards", total=shards, completed=_done(scratch, segments))
+            for blocks in source.rounds(segments, scratch):
+                for _ in pool.map(lambda block: _keep(self, scratch, block), blocks):
+                    bar.update(task, completed=_done(scratch, segments))
 
     def _fill(self, segments: list[Segment], shards: int, workers: Workers, scratch: Path) -> None:
         with workers.executor(len(segments)) as pool, _bar() as bar:
@@ -122,6 +176,8 @@ class Build:
 
     def _finish(self) -> Archive:
         archive = Archive(self.output)
+        if self.train is None:
+            return archive
         inside = archive.times[(archive.times >= self.train[0]) & (archive.times <= self.train[1])]
         if not len(inside):
             return archive  # no training years in it: truth for a test, with no statistics
@@ -146,9 +202,14 @@ def _work(build: Build, segment: Segment, scratch: Path) -> None:
         return
     source: Source = SOURCES.build(build.source, **build.arguments)
     for shard, state, forcing in source.blocks(segment, scratch):
-        _refuse_unphysical(build, shard, state)
-        write_shard(build.output, shard, state, forcing)
-        replace_text(segment.marker(scratch), str(shard + 1))
+        _keep(build, scratch, Block(segment, shard, state, forcing))
+
+
+def _keep(build: Build, scratch: Path, block: Block) -> None:
+    """Write a block, and then that it is done."""
+    _refuse_unphysical(build, block.shard, block.state)
+    write_shard(build.output, block.shard, block.state, block.forcing)
+    replace_text(block.segment.marker(scratch), str(block.shard + 1))
 
 
 def _refuse_unphysical(build: Build, shard: int, state: np.ndarray) -> None:

@@ -38,8 +38,16 @@ class Run:
     time: pd.Timestamp
 
 
-def start_jax() -> Any:
-    """Import JAX quietly, on the CPU by default, with a compilation cache in the user's cache."""
+def start_jax(*, anywhere: bool = False) -> Any:
+    """Import JAX quietly, with a compilation cache in the user's cache, on the CPU.
+
+    The first call of a process decides where, unless ``JAX_PLATFORMS`` has.
+
+    Args:
+        anywhere: on a GPU where JAX finds one, which takes its plugin: ``jax[cuda13]`` (a driver
+            from 580 on) or ``jax[cuda12]``, of the very version that jax has. Products of matrices
+            stay in float32 there.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import jax
@@ -48,6 +56,11 @@ def start_jax() -> Any:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gapzoo" / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    config: Any = jax.config
+    if config.jax_platforms is None:  # an empty text is JAX's own choice
+        jax.config.update("jax_platforms", "" if anywhere else "cpu")
+    if anywhere and jax.default_backend() != "cpu":  # its default there is TensorFloat-32
+        jax.config.update("jax_default_matmul_precision", "highest")
     return jax
 
 
@@ -150,9 +163,9 @@ class SpeedyModel:
         Returns:
             The run after T frames, and the frames (T, C, H, W) float32 in SI units.
         """
-        jdt, jnp = _datetime(), self._jax.numpy
+        jnp = self._jax.numpy
         field = jnp.asarray(np.swapaxes(sst, -1, -2), jnp.float32)
-        clock = jdt.to_datetime(str(run.time))
+        clock = clock_of(run.time)
         (dynamics, physics), out = self._integrate(run.dynamics, run.physics, clock, field)
         after = Run(dynamics, physics, run.time + pd.Timedelta(hours=self.hours) * len(sst))
         return after, self._frames(*(np.asarray(x) for x in out))
@@ -169,7 +182,7 @@ class SpeedyModel:
             (M, C, H, W) float32, the last frame of each.
         """
         field = self._jax.numpy.asarray(np.swapaxes(sst, -1, -2), self._jax.numpy.float32)
-        clock = _datetime().to_datetime(str(pd.Timestamp(time)))
+        clock = clock_of(time)
 
         def last(state: np.ndarray) -> np.ndarray:
             begun = self._fresh(self.encode(state), time)
@@ -250,7 +263,7 @@ class SpeedyModel:
         the state itself, by 1e-5 m/s, as much as by rounding.
         """
         radiation = run.physics["_mod_radcon"]
-        clock = _datetime().to_datetime(str(run.time))
+        clock = clock_of(run.time)
         flux = self._longwave(run.dynamics, run.physics, clock)
         return {**run.physics, "_mod_radcon": radiation.copy(flux=flux)}
 
@@ -298,45 +311,62 @@ class SpeedyModel:
         return profile, horizontal.to_nodal(state.log_surface_pressure)
 
     def _frames(self, profile: np.ndarray, log_pressure: np.ndarray, surface: Any) -> np.ndarray:
+        units = self.si_units(profile, log_pressure, surface, np)
+        return np.ascontiguousarray(units, np.float32)
+
+    def si_units(self, profile: Any, log_pressure: Any, surface: Any, xp: Any) -> Any:
+        """Frames as ``frame`` gives them, (N, ..., W, H), to (N, C, H, W) in SI units.
+
+        Args:
+            profile, log_pressure, surface: see ``frame``; the last is None where it is left out.
+            xp: whose arrays they are, NumPy's or JAX's.
+        """
         levels = profile.shape[1] // 4
         scale = np.ones((profile.shape[1], 1, 1), np.float32)
         scale[: 2 * levels] = self._speed
-        parts = [profile * scale, np.exp(log_pressure) * np.float32(self._p0)]
+        parts = [profile * scale, xp.exp(log_pressure) * np.float32(self._p0)]
         if surface is not None:
             parts.append(surface)
-        return np.ascontiguousarray(np.swapaxes(np.concatenate(parts, 1), -1, -2), np.float32)
+        return xp.swapaxes(xp.concatenate(parts, 1), -1, -2)
 
     @cached_property
     def _integrate(self) -> Any:
         """Compiled: (dynamics, physics, clock, sst (T, W, H)) -> end, frames."""
-        jax, jdt = self._jax, _datetime()
-        jnp, seconds = jax.numpy, int(self._model.dt_si.m)
+        jax = self._jax
 
         def integrate(dynamics: Any, physics: Any, clock: Any, sst: Any) -> Any:
-            def step(carry: Any, index: Any, field: Any) -> Any:
-                from jcm.date import DateData
-
-                state, diagnostics, now, rain = carry
-                forcing = self._climate.copy(sea_surface_temperature=field)
-                advance = self._model._get_op_split_step_fn(forcing)
-                state, diagnostics = advance(state, diagnostics, DateData(now, index, seconds))
-                now = now + jdt.Timedelta(seconds=jnp.int32(seconds))
-                return (state, diagnostics, now, rain + _rain(diagnostics) * seconds), None
-
-            def frame(carry: Any, field: Any) -> Any:
-                rain = jnp.zeros(field.shape, jnp.float32)
-                inner = partial(step, field=field)
-                counts = jnp.arange(self.steps, dtype=jnp.int32)
-                (state, physics, now, rain), _ = jax.lax.scan(inner, (*carry, rain), counts)
-                near = physics["_surface_flux"]
-                surface = [near.t0, near.u0, near.v0, rain / GRAMS_PER_M3_WATER]
-                named = jnp.stack(surface[: len(self.surface)])
-                return (state, physics, now), (*self._nodal(state), named)
-
-            (state, physics, _), out = jax.lax.scan(frame, (dynamics, physics, clock), sst)
+            (state, physics, _), out = jax.lax.scan(self.frame, (dynamics, physics, clock), sst)
             return (state, physics), out
 
         return jax.jit(integrate)
+
+    def frame(self, carry: Any, field: Any) -> Any:
+        """Traced: ((dynamics, physics, clock), sst (W, H)) -> the same a frame later, the frame.
+
+        The frame is profile (32, W, H), log pressure (1, W, H) and surface (S, W, H), not scaled.
+        """
+        import jax_datetime
+
+        jax = self._jax
+        jnp, seconds = jax.numpy, int(self._model.dt_si.m)
+
+        def step(carry: Any, index: Any) -> Any:
+            from jcm.date import DateData
+
+            state, diagnostics, now, rain = carry
+            forcing = self._climate.copy(sea_surface_temperature=field)
+            advance = self._model._get_op_split_step_fn(forcing)
+            state, diagnostics = advance(state, diagnostics, DateData(now, index, seconds))
+            now = now + jax_datetime.Timedelta(seconds=jnp.int32(seconds))
+            return (state, diagnostics, now, rain + _rain(diagnostics) * seconds), None
+
+        rain = jnp.zeros(field.shape, jnp.float32)
+        counts = jnp.arange(self.steps, dtype=jnp.int32)
+        (state, physics, now, rain), _ = jax.lax.scan(step, (*carry, rain), counts)
+        near = physics["_surface_flux"]
+        surface = [near.t0, near.u0, near.v0, rain / GRAMS_PER_M3_WATER]
+        named = jnp.stack(surface[: len(self.surface)])
+        return (state, physics, now), (*self._nodal(state), named)
 
 
 def ocean(model: SpeedyModel, offset: float = 0.0) -> Ocean:
@@ -353,7 +383,8 @@ def _to_modal(horizontal: Any, jnp: Any, field: np.ndarray) -> Any:
     return horizontal.to_modal(jnp.asarray(field, jnp.float32))
 
 
-def _datetime() -> Any:
+def clock_of(time: pd.Timestamp) -> Any:
+    """A time as jcm's steps take it."""
     import jax_datetime
 
-    return jax_datetime
+    return jax_datetime.to_datetime(str(pd.Timestamp(time)))

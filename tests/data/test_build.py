@@ -8,11 +8,28 @@ import pytest
 from worlds import Fault, ToySource, expect, fill
 
 from gapzoo.core import GapzooError
+from gapzoo.data import SOURCES
 from gapzoo.data import build as building
 from gapzoo.data.archive import SHARD, Archive
-from gapzoo.data.build import Build
+from gapzoo.data.build import Block, Build
 
 TRAIN = ("1979-01-01", "1979-12-31")
+
+
+@SOURCES.register("toy_together")
+class Together(ToySource):
+    """The toy source as one that takes a shard of every segment at a time."""
+
+    def accelerate(self) -> None:
+        self.accelerated = True
+
+    def rounds(self, segments, scratch):
+        assert self.accelerated, "before anything else is asked of it"
+        left = [(s, self.blocks(s, scratch)) for s in segments if s.done(scratch) < s.last]
+        while left:
+            made = [(segment, next(blocks, None)) for segment, blocks in left]
+            yield [Block(segment, *one) for segment, one in made if one]
+            left = [pair for pair, (_, one) in zip(left, made, strict=True) if one]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -79,6 +96,45 @@ def test_markers_of_an_earlier_version_count_where_what_they_count_is_there(whol
     building._adopt(path, scratch, segments)
     assert [segment.done(scratch) for segment in segments] == [2, 3, 4, 6]
     assert len(list(scratch.glob("*.done"))) == 2
+
+
+def test_built_together_it_is_what_processes_build(whole, tmp_path):
+    path = tmp_path / "together.zarr"
+    done = Build("toy_together", {}, path, TRAIN).run(together=True)
+    assert files(path) == files(whole.path) and done.hash == whole.hash
+
+
+def test_either_way_of_building_takes_up_what_the_other_left(whole, tmp_path):
+    """Killed in the second round; killed in the second shard of the second segment."""
+    for first, then in ((True, False), (False, True)):
+        path = tmp_path / f"{first}.zarr"
+        arguments = {"fault": Fault(3, str(tmp_path / f"struck {first}"))}
+        name = "toy_together" if first else "toy"
+        with pytest.raises(RuntimeError, match="killed before shard 3"):
+            Build(name, arguments, path, TRAIN).run(1, together=first)
+        made = path / "state" / "c" / "2" / "0" / "0" / "0"
+        before = made.stat().st_mtime_ns
+        name = "toy_together" if then else "toy"
+        Build(name, arguments, path, TRAIN).run(1, together=then)
+        assert made.stat().st_mtime_ns == before, "a shard that was written is not made again"
+        assert files(path) == files(whole.path)
+
+
+def test_together_a_value_that_is_not_finite_names_its_step(tmp_path):
+    build = Build("toy_together", {"hole": 130, "end": "1979-12-31"}, tmp_path / "nan.zarr", TRAIN)
+    with expect(GapzooError, "source 'toy_together'", "not finite at step 130"):
+        build.run(together=True)
+
+
+def test_a_source_without_batches_is_refused(tmp_path):
+    with expect(GapzooError, "source 'toy' has no batches; leave --together out"):
+        Build("toy", {}, tmp_path / "x", TRAIN).run(together=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_without_a_training_period_there_are_no_statistics(tmp_path):
+    archive = Build("toy_together", {"end": "1979-04-30"}, tmp_path / "x", None).run(together=True)
+    assert "mean" not in archive.root and np.isfinite(archive.read("state", np.arange(120))).all()
 
 
 def test_a_finished_segment_is_left_alone(whole):

@@ -194,6 +194,19 @@ def test_a_year_alone_is_a_date(tmp_path, asked):
     assert arguments["start"] == "1990" and arguments["end"] in ("1991", None)
 
 
+def test_train_none_is_an_archive_without_statistics(tmp_path, capsys):
+    from gapzoo.commands import build_data
+
+    path = tmp_path / "data.yaml"
+    path.write_text("source: cf\npath: x.nc\nvariables: [t]\ntrain: none\n")
+    args = cli.parser().parse_args(["build-data", str(path)])
+    assert build_data._by_recipe(args).train is None
+    assert cli.main(["build-data", str(path), "train=1990", "--together"]) == 2
+    assert "a first and a last day, or 'none'" in capsys.readouterr().err
+    assert cli.main(["build-data", str(path), "--together", "--workers", "2"]) == 2
+    assert "leave --workers and --scheduler out" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_dask_worker_that_is_killed_loses_nothing(store, tmp_path):
     """Two worker processes, one killed at work once a shard is marked. Alike to the bit."""

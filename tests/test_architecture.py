@@ -13,7 +13,18 @@ LAYERS = (
     {"core", "speedy"},
     {"data", "denoisers", "diffusion", "forecasters", "evaluators"},
     {"training", "tasks", "baselines"},
-    {"fit", "prepare", "checking", "compare", "listing", "recipe", "checkpoint", "card", "hub"}
+    {
+        "fit",
+        "join",
+        "prepare",
+        "checking",
+        "compare",
+        "listing",
+        "recipe",
+        "checkpoint",
+        "card",
+        "hub",
+    }
     | {"payoff", "leaderboard", "report", "demo"},
     {"commands"},
     {"cli", "__main__"},

@@ -5,25 +5,23 @@ By token: the transformer, every second block's position-wise network being spar
 
 By noise level (Balaji et al. 2022, arXiv 2211.01324): each expert has a range of the
 noise-to-signal ratio r, chosen by c_noise = log(r) / 4. A sample meets one of them at each step,
-so that inference costs what one expert costs. In ``mixture_*`` they are the position-wise networks
-of the other blocks, and attention is common to all levels: short training then teaches it with
-every sample. In ``*_levels_*`` they are whole networks.
+so that inference costs what one expert costs. They are the position-wise networks of the other
+blocks, and attention is common to all levels: short training then teaches it with every sample.
+Whole networks by noise level are :mod:`gapzoo.denoisers.stages`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from gapzoo.core import GapzooError
 from gapzoo.denoisers import DENOISERS
-from gapzoo.denoisers.backbone import Backbone
 from gapzoo.denoisers.experts import SparseExperts
+from gapzoo.denoisers.stages import coded, dispatch
 from gapzoo.denoisers.transformer import Transformer
 
 BALANCE_WEIGHT = 1e-2
@@ -106,79 +104,6 @@ class Mixture(Transformer):
         return torch.stack([layer.use for layer in self.sparse])
 
 
-class NoiseLevelExperts(Backbone):
-    """Networks that share the noise levels among them.
-
-    Args:
-        channels, cond_channels: see :class:`Backbone`.
-        of: registered name of the networks.
-        edges: ascending noise-to-signal ratios r that part the ranges, one fewer than networks.
-        options: arguments of each network.
-    """
-
-    def __init__(
-        self,
-        *,
-        channels: int,
-        cond_channels: int = 0,
-        of: str = "unet_small",
-        edges: Sequence[float] = (0.5,),
-        **options: Any,
-    ) -> None:
-        if not edges:
-            raise GapzooError("no edges; give positive, ascending noise ratios")
-        sizes = {"channels": channels, "cond_channels": cond_channels}
-        networks = [DENOISERS.build(of, **sizes, **options) for _ in range(len(edges) + 1)]
-        super().__init__(**sizes, multiple=networks[0].multiple)
-        self.networks = nn.ModuleList(networks)
-        self.register_buffer("edges", coded(edges), False)
-        self.visited: list[int] = []
-
-    @property
-    def idle_parameters(self) -> int:
-        """See :class:`Backbone`."""
-        total = sum(p.numel() for p in self.networks.parameters())
-        idle = [n.idle_parameters for n in self.networks if isinstance(n, Backbone)]
-        return total - (total - sum(idle)) // len(self.networks)
-
-    def network(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """See :meth:`Backbone.network`."""
-        owner = torch.bucketize(c_noise, self.get_buffer("edges"))
-        self.visited = owner.unique().tolist()
-        return dispatch(owner, [n.network for n in self.networks], x, c_noise)  # type: ignore[misc]
-
-    def aux_loss(self) -> Tensor:
-        """() sum of the auxiliary losses of the networks that the last pass visited."""
-        visited = [self.networks[number] for number in self.visited]
-        losses = [network.aux_loss() for network in visited if isinstance(network, Mixture)]
-        return torch.stack(losses).sum() if losses else torch.zeros(())
-
-
-def dispatch(owner: Tensor, networks: Sequence[Callable[..., Tensor]], *inputs: Tensor) -> Tensor:
-    """Rows of the inputs through the networks that own them, back in their order.
-
-    Args:
-        owner: (B,) number of each row's network.
-        networks: functions of the inputs.
-        inputs: (B, ...) tensors.
-    """
-    visited = owner.unique().tolist()
-    if len(visited) == 1:
-        return networks[visited[0]](*inputs)
-    rows = [(owner == number).nonzero().flatten() for number in visited]
-    parts = [
-        networks[number](*(x[r] for x in inputs)) for number, r in zip(visited, rows, strict=True)
-    ]
-    return torch.cat(parts)[torch.cat(rows).argsort()]
-
-
-def coded(edges: Sequence[float]) -> Tensor:
-    """Noise ratios as ``c_noise``; raises GapzooError where they don't ascend from above 0."""
-    if any(e <= 0 for e in edges) or sorted(set(edges)) != list(edges):
-        raise GapzooError(f"edges {list(edges)}; give positive, ascending noise ratios")
-    return torch.tensor([math.log(e) / 4 for e in edges])
-
-
 @DENOISERS.register("mixture_small")
 def mixture_small(channels: int, cond_channels: int = 0, **overrides: Any) -> Mixture:
     """15 M parameters, 7 M active, for the 64 x 32 world on one CPU core."""
@@ -200,9 +125,3 @@ def mixture_large(channels: int, cond_channels: int = 0, **overrides: Any) -> Mi
     sizes: dict[str, Any] = {"patch": 2, "size": 512, "depth": 16, "heads": 8, "width": 128}
     sizes |= {"embedding": 256, "experts": 16, "edges": (0.2, 1.0)}
     return Mixture(channels=channels, cond_channels=cond_channels, **(sizes | overrides))
-
-
-@DENOISERS.register("unet_levels_small")
-def unet_levels_small(channels: int, cond_channels: int = 0, **overrides: Any) -> NoiseLevelExperts:
-    """Two small U-Nets, one below and one above r = 0.5: 8 M parameters, 4 M active."""
-    return NoiseLevelExperts(channels=channels, cond_channels=cond_channels, **overrides)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gapzoo.core import GapzooError, nearest
-from gapzoo.denoisers.mixture import LevelExperts, NoiseLevelExperts
+from gapzoo.denoisers.mixture import LevelExperts
+from gapzoo.denoisers.stages import Stages
 from gapzoo.denoisers.transformer import Block
 from gapzoo.denoisers.unet import ResidualBlock
 
@@ -51,7 +52,7 @@ def require_spreadable(network: nn.Module) -> None:
     """Raise GapzooError for experts by noise level, of which a process may meet none in a step."""
     for module in network.modules():
         few = isinstance(module, LevelExperts) and len(module.networks) > 1
-        if few or isinstance(module, NoiseLevelExperts):
+        if few or isinstance(module, Stages):
             raise GapzooError("strategy 'fsdp' cannot spread experts by noise level; take 'ddp'")
 
 

@@ -1,4 +1,4 @@
-"""Sparse experts against a sum over all of them; router losses; experts by noise level."""
+"""Sparse experts against a sum over all of them; router losses."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from gapzoo.core import GapzooError
 from gapzoo.denoisers.experts import SparseExperts, grouped, looped
-from gapzoo.denoisers.mixture import LevelExperts, Mixture, NoiseLevelExperts
+from gapzoo.denoisers.mixture import LevelExperts, Mixture
 
 TINY = {"patch": 2, "size": 16, "depth": 2, "heads": 2, "width": 8, "embedding": 16}
 
@@ -101,19 +101,6 @@ def test_a_network_reports_its_experts_and_can_be_copied_after_a_pass():
     assert not copy.deepcopy(network).sparse[0].balance.requires_grad
 
 
-def test_each_noise_level_meets_its_own_network():
-    """Below r = 0.5 the first, above it the second; alone as in a mixed batch."""
-    options = {"widths": (8,), "blocks": (1,), "attention": 0, "embedding": 8}
-    network = NoiseLevelExperts(channels=1, of="unet_small", edges=(0.5,), **options)
-    with torch.no_grad():
-        for value, part in enumerate(network.networks, start=1):
-            part.head.bias.fill_(float(value))
-    c_noise = torch.tensor([0.9, 0.1, 0.6, 0.4]).log() / 4
-    out = network(normal(8, 4, 1, 4, 8), c_noise)
-    assert out.amax((1, 2, 3)).tolist() == out.amin((1, 2, 3)).tolist() == [2.0, 1.0, 2.0, 1.0]
-    assert network(normal(8, 1, 1, 4, 8), c_noise[:1]).unique().tolist() == [2.0]
-
-
 def test_a_mixture_sends_each_noise_level_to_its_own_position_wise_network():
     """Below r = 0.5 the first, above it the second; alone as in a mixed batch, and none is idle."""
     with torch.random.fork_rng():
@@ -132,21 +119,6 @@ def test_a_mixture_sends_each_noise_level_to_its_own_position_wise_network():
     assert torch.equal(before[1], after[1]) and not torch.allclose(before[0], after[0])
     network(x, torch.tensor([low, low])).sum().backward()
     assert second.fc2.weight.grad is None and first.fc2.weight.grad.any()
-
-
-def test_auxiliary_loss_comes_from_the_networks_that_were_visited():
-    arguments = {"of": "mixture_small", "edges": (0.5,), "experts": 4, **TINY}
-    network = NoiseLevelExperts(channels=1, **arguments)
-    network(normal(9, 1, 1, 8, 16), torch.full((1,), -1.0)).sum().backward()
-    network(normal(9, 1, 1, 8, 16), torch.full((1,), 1.0))
-    assert network.aux_loss().item() == network.networks[1].aux_loss().item()
-    network.aux_loss().backward()
-
-
-@pytest.mark.parametrize("edges", [(), (2.0, 1.0), (0.0, 1.0), (1.0, 1.0)])
-def test_edges_must_ascend(edges):
-    with pytest.raises(GapzooError, match="ascending"):
-        NoiseLevelExperts(channels=1, edges=edges)
 
 
 def test_too_many_active_experts_are_refused():

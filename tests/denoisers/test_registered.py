@@ -10,7 +10,7 @@ from gapzoo.core import GapzooError
 from gapzoo.denoisers import DENOISERS
 
 C, K, H, W = 5, 3, 16, 32
-DISPATCHING = {"mixture", "levels"}
+DISPATCHING = {"mixture", "levels", "stages"}
 """What sends samples where their values say, which the meta device cannot know."""
 SMALL = DENOISERS.names("*_small")
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gapzoo import checkpoint
+from gapzoo.core import GapzooError
 from gapzoo.core.random import MemberGenerator
 from gapzoo.diffusion.denoiser import PreconditionedDenoiser
 from gapzoo.diffusion.guidance import GaussianConstraint
@@ -60,6 +61,8 @@ class Problem:
     """
 
     def __init__(self, made: checkpoint.Checkpoint, given: argparse.Namespace) -> None:
+        if made.covariance is None:
+            raise GapzooError(f"'{made.name}' has no climatology; take a prior around one")
         world, self.level = made.world, made.covariance
         self.shape, self.seed = world.shape, given.seed
         net = Network(world, given.density, given.seed)

@@ -194,8 +194,8 @@ def compare(archive: Archive, given: argparse.Namespace) -> None:
     turn = best["np.memmap into two arrays in turn"]
     print(f"{'samples a second':38s}{'wall':>9s}{'CPU':>9s}{'over memmap: wall':>19s}{'CPU':>7s}")
     for name, (wall, used) in best.items():
-        share = f"{wall / base[0]:19.3f}{used / base[1]:7.3f}"
-        print(f"{name:38s}{wall:9.0f}{used:9.0f}{share}")
+        over = f"{wall / base[0]:19.3f}{used / base[1]:7.3f}"
+        print(f"{name:38s}{wall:9.0f}{used:9.0f}{over}")
     loaded = best["gapzoo loader"]
     print(f"loader over two arrays in turn: {loaded[0] / turn[0]:.3f} of wall, ", end="")
     print(f"{loaded[1] / turn[1]:.3f} of CPU")

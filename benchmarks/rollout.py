@@ -24,7 +24,7 @@ from sampling import sampling_of
 from gapzoo import checkpoint
 from gapzoo.core import MemberGenerator
 from gapzoo.forecasters import FORECASTERS
-from gapzoo.tasks.initial import Drawn, moved
+from gapzoo.tasks.initial import Drawn
 from gapzoo.tasks.rollout import Rollout, Start
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.settings import RolloutSettings, device_of, rollout_of
@@ -59,7 +59,7 @@ def gapzoo(given: argparse.Namespace) -> None:
     prior, network = checkpoint.load(given.prior), checkpoint.load(given.forecaster)
     world, device = prior.world, device_of(given.device)
     for members in given.members:
-        streams = moved(MemberGenerator(0, members), device)
+        streams = MemberGenerator(0, members, device)
         prior.prior.denoiser.to(device)
         states = Drawn(prior.prior, world, Sampling(steps=4, batch=members)).states(TIME, streams)
         for text in ("", *given.settings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from safetensors.torch import save_file
 from gapzoo import checkpoint
 from gapzoo.core import GapzooError
 from gapzoo.core.world import World
-from gapzoo.data.module import ArchiveDataModule, Reader
+from gapzoo.data.archive import Archive
+from gapzoo.data.module import ArchiveDataModule, Reader, world_under
 from gapzoo.diffusion import SCHEDULES, DenoisingLoss
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import NETWORKS
@@ -32,22 +32,12 @@ from gapzoo.training.module import TrainedModule
 
 def data_of(recipe: Recipe) -> ArchiveDataModule:
     """The data module that a recipe names."""
-    made = _data(recipe)
     if recipe.normalisation == "archive":
-        return made
+        return _data(recipe)
     parent = checkpoint.load(recipe.start)
-    return _data(recipe, _borrowed(parent, made.world))
-
-
-def _borrowed(parent: checkpoint.Checkpoint, own: World) -> World:
-    """An archive's world, normalised by a parent's climatology."""
-    theirs, name = parent.world, parent.name
-    if own.channels != theirs.channels or not own.grid.matches(theirs.grid):
-        raise GapzooError(
-            f"'normalisation: parent': '{name}' has other channels or another grid than "
-            f"{own.name}; use 'normalisation: archive'"
-        )
-    return dataclasses.replace(theirs, name=own.name, details=own.details)
+    whose = f"'normalisation: parent': checkpoint '{parent.name}'"
+    own = world_under(Archive(recipe.archive), parent.world, whose, recipe.variables or None)
+    return _data(recipe, own)
 
 
 def _data(recipe: Recipe, world: World | None = None) -> ArchiveDataModule:

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import worlds
 from models import recipe_text, toy
 from safetensors import safe_open
-from worlds import NAMES, expect
+from worlds import NAMES, ToySource, expect, fill
 
 from gapzoo import checkpoint, cli, fit, payoff, prepare, recipe
 from gapzoo.core import GapzooError
+from gapzoo.data.archive import Archive
 from gapzoo.data.module import Reader
 from gapzoo.denoisers import DENOISERS
 from gapzoo.training.adapt import input_labels
@@ -157,10 +159,40 @@ def test_the_parents_covariance_and_normalisation_are_kept_on_purpose(tune, arch
     assert made.world.details["train"] == ["1979-01-01", "1979-06-30"]
 
 
+def test_an_archive_without_statistics_is_trained_on_under_the_parents(tune, parent, tmp_path):
+    """Three realisations of 240 days: all of the world but where the data are from is kept."""
+    path = tmp_path / "thrice.zarr"
+    fill(path, ToySource(end="1979-08-28", realisations=3, seed=5))
+    periods = ["train=[1979-01-01,1979-06-30]", "validate=[1979-07-01,1979-08-28]"]
+    with expect(GapzooError, "thrice.zarr has no statistics", "normalisation: parent"):
+        tune(Archive(path), *periods)
+    kept = ["covariance=parent", "normalisation=parent", "hold=true"]
+    _, made = tune(Archive(path), *kept, *periods, "max_steps=6")
+    old = checkpoint.load(parent[0])
+    for name, array in checkpoint._world_arrays(old.world).items():
+        assert torch.equal(checkpoint._world_arrays(made.world)[name], array), name
+    assert made.world.details["data_hash"] == Archive(path).hash != old.world.details["data_hash"]
+    assert made.world.details["train"] == ["1979-01-01", "1979-06-30"]
+    moved = (w != old.network.state_dict()[n] for n, w in made.network.state_dict().items())
+    assert any(one.any() for one in moved), "it was trained"
+
+
+def test_another_forcing_or_grid_under_a_parents_normalisation_is_refused(
+    tune, parent, tmp_path, monkeypatch
+):
+    fill(tmp_path / "grid.zarr", ToySource(end="1979-08-28", height=6, width=12))
+    with expect(GapzooError, "'normalisation: parent'", "another grid"):
+        tune(Archive(tmp_path / "grid.zarr"), "normalisation=parent")
+    monkeypatch.setattr(worlds, "FORCINGS", ("sea_surface_temperature", "carbon_dioxide"))
+    fill(tmp_path / "forcing.zarr", ToySource(end="1979-08-28"))
+    with expect(GapzooError, "takes the forcing sea_surface_temperature, sea_ice_cover", "carbon"):
+        tune(Archive(tmp_path / "forcing.zarr"), "normalisation=parent")
+
+
 def test_what_does_not_fit_on_purpose_is_refused(tune, finer):
     with expect(GapzooError, "'model' is the parent's"):
         tune(finer, "model=unet_base")
-    with expect(GapzooError, "'normalisation: parent'", "other channels or another grid"):
+    with expect(GapzooError, "'normalisation: parent'", "has 'temperature@0.2', which toy here"):
         tune(finer, "normalisation=parent")
     with expect(GapzooError, "no covariance of these channels"):
         tune(finer, "covariance=parent")

@@ -98,7 +98,7 @@ def _forcing(wanted: Any, world: Any) -> Any:
     reader = Reader(Archive(wanted.forcing), world)
 
     def anomaly(time: Any) -> Any:
-        row = reader.archive.times.get_indexer([time])
+        row = reader.archive.find([time])
         if row[0] < 0:
             raise GapzooError(f"{wanted.forcing} has no forcing of {time}; leave 'forcing' empty")
         return reader.forcing(np.array(row))[0]

@@ -25,6 +25,7 @@ def observe(args: argparse.Namespace) -> None:
     from gapzoo.data.observations.nature import observe as draw
 
     archive = Archive(args.archive)
+    archive.require_single()
     hours = int(archive.step.total_seconds() // 3600)
     every = args.every or hours
     if every < hours or every % hours:

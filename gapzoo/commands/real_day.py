@@ -108,7 +108,7 @@ def _forcing(args: argparse.Namespace, prior: Any, time: Any) -> Any:
     from gapzoo.data.module import Reader
 
     reader = Reader(Archive(args.archive), prior.world)
-    row = reader.archive.times.get_indexer([time], method="nearest", tolerance="6h")
+    row = reader.archive.find([time], method="nearest", tolerance="6h")
     return reader.forcing(np.array(row))[0] if row[0] >= 0 else None
 
 

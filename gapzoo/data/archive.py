@@ -226,7 +226,8 @@ class Archive:
         """The shortest time between steps: a calendar's gaps may stand anywhere."""
         if len(self.times) < 2:
             raise GapzooError(f"{self.path} has one step and so no time between steps; add another")
-        return pd.Timedelta((self.times[1:] - self.times[:-1]).min())
+        steps = self.times[1:] - self.times[:-1]
+        return pd.Timedelta(steps[steps > pd.Timedelta(0)].min())
 
     @cached_property
     def shard(self) -> int:
@@ -246,16 +247,46 @@ class Archive:
             raise GapzooError(f"{self.path} has no '{name}'; finish it with 'gapzoo build-data'")
         return np.asarray(self.root[name][...])  # type: ignore[index]
 
+    @cached_property
+    def realisations(self) -> int:
+        """How often a time occurs at most: more than once where the same years follow again."""
+        return int(self.times.value_counts().max())
+
     def indices(self, start: str | None, end: str | None, every: int = 1) -> np.ndarray:
-        """Positions of the steps from ``start`` through ``end`` (dates or years, inclusive)."""
-        positions = pd.Series(np.arange(len(self.times)), index=self.times)
-        chosen = positions.loc[start:end].to_numpy()[::every]  # type: ignore[misc]
+        """Positions of the steps from ``start`` through ``end`` (dates or years, inclusive).
+
+        Of several realisations, those of all.
+        """
+        known = self.times.unique().sort_values()
+        within = known[known.slice_indexer(start, end)]
+        chosen = np.flatnonzero(self.times.isin(within))[::every]
         if not len(chosen):
             raise GapzooError(
                 f"{self.path} has no step from {start} to {end}; it covers "
-                f"{self.times[0]:%Y-%m-%d} to {self.times[-1]:%Y-%m-%d}"
+                f"{known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}"
             )
         return chosen
+
+    def find(self, times: Any, **options: Any) -> np.ndarray:
+        """(N,) positions of valid times, -1 where there is no such step.
+
+        Args:
+            times: what a DatetimeIndex is made of.
+            options: as pandas' ``get_indexer`` takes them, such as ``method`` and ``tolerance``.
+
+        Raises:
+            GapzooError: where times occur more than once.
+        """
+        self.require_single()
+        return self.times.get_indexer(pd.DatetimeIndex(times), **options)
+
+    def require_single(self) -> None:
+        """Raise GapzooError for several realisations, of which none is the truth of a time."""
+        if self.realisations > 1:
+            raise GapzooError(
+                f"{self.path} holds {self.realisations} realisations; take one of a single "
+                "realisation as the truth"
+            )
 
     def read(
         self,

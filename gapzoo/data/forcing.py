@@ -86,6 +86,8 @@ def observed(archive: Archive, world: World) -> Variant:
             f"takes {', '.join(world.forcing_channels)}"
         )
 
+    archive.require_single()
+
     def slow(times: pd.DatetimeIndex) -> np.ndarray:
         after = np.clip(np.searchsorted(archive.times, times), 1, len(archive.times) - 1)
         both = np.unique(np.stack([after - 1, after]))

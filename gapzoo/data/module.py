@@ -8,6 +8,7 @@ In a Trainer, batches travel as they were read and are normalised on its device.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,17 +35,21 @@ def world_of(archive: Archive, variables: Sequence[str] | None = None) -> World:
         archive: finished, with statistics.
         variables: variables or channels to keep, in the archive's order; all where None.
     """
+    if "climatology" not in archive.root:
+        raise GapzooError(
+            f"{archive.path} has no statistics; finish it with 'gapzoo build-data', or where it "
+            "is meant to have none train a checkpoint on under its own: start, normalisation: "
+            "parent"
+        )
     channels = archive.channels.select(variables)
     keep = [archive.channels.index(c) for c in channels]
     names = archive.attributes["static_channels"]
     climatology = Climatology(archive.array("climatology"), archive.array("climatology_variance"))
-    kept = ("sigma_edges", "license", "source", "arguments")
-    details = {k: v for k, v in archive.attributes.items() if k in kept}
     return World(
-        name=str(archive.attributes.get("world", archive.path.stem)),
+        name=name_of(archive),
         grid=archive.grid,
         channels=channels,
-        hours=int(archive.step.total_seconds() // 3600),
+        hours=hours_of(archive),
         climatology=climatology.select(keep),
         diff_std=archive.array("diff_std")[keep],
         forcing_channels=tuple(archive.forcing_channels),
@@ -52,8 +57,51 @@ def world_of(archive: Archive, variables: Sequence[str] | None = None) -> World:
         forcing_std=archive.array("forcing_std"),
         static=archive.array("static"),
         static_channels=tuple(names),
-        details={**details, "data_hash": archive.hash},
+        details=details_of(archive),
     )
+
+
+def world_under(
+    archive: Archive, world: World, whose: str, variables: Sequence[str] | None = None
+) -> World:
+    """An archive's world under another's normalisation: climatology, spreads and static fields.
+
+    Args:
+        archive: finished; it needs no statistics.
+        world: whose statistics they are.
+        whose: such as ``checkpoint 'unet_small.tag'``; opens the message of a refusal.
+        variables: variables or channels to keep, in the archive's order; all where None.
+
+    Raises:
+        GapzooError: where channels, forcings or grid differ.
+    """
+    own = dataclasses.replace(
+        world, name=name_of(archive), grid=archive.grid, channels=archive.channels.select(variables)
+    )
+    own.require(world, whose)
+    if tuple(archive.forcing_channels) != tuple(world.forcing_channels):
+        raise GapzooError(
+            f"{whose} takes the forcing {', '.join(world.forcing_channels)}, {archive.path} has "
+            f"{', '.join(archive.forcing_channels)}"
+        )
+    return dataclasses.replace(world, name=own.name, details=details_of(archive))
+
+
+def name_of(archive: Archive) -> str:
+    """Of its world."""
+    return str(archive.attributes.get("world", archive.path.stem))
+
+
+def hours_of(archive: Archive) -> int:
+    """Between its steps."""
+    return int(archive.step.total_seconds() // 3600)
+
+
+def details_of(archive: Archive) -> dict[str, Any]:
+    """What a world keeps of the archive that it was trained on."""
+    kept = ("sigma_edges", "license", "source", "arguments")
+    found = {k: v for k, v in archive.attributes.items() if k in kept}
+    return {**found, "data_hash": archive.hash}
 
 
 class Reader:
@@ -148,14 +196,15 @@ class Pairs(States):
     def __init__(
         self, reader: Reader, positions: np.ndarray, hours: Sequence[int], seed: int = 0
     ) -> None:
-        step = reader.world.hours
+        step = hours_of(reader.archive)
         if any(h % step or h <= 0 for h in hours):
             raise GapzooError(f"leads {list(hours)} h; each must be a multiple of {step} h")
-        self.ahead, self.seed = np.array(sorted(hours)) // step, seed
-        last = min(len(reader.archive.times) - 1, int(positions.max()))
-        ends = np.minimum(positions + self.ahead[-1], last)
-        runs = reader.archive.runs
-        unbroken = (runs[positions] == runs[ends]) & (positions + self.ahead[-1] <= last)
+        self.step, self.ahead, self.seed = step, np.array(sorted(hours)) // step, seed
+        runs, inside = reader.archive.runs, np.zeros(len(reader.archive.times), bool)
+        inside[positions] = True
+        ends = np.minimum(positions + self.ahead[-1], len(inside) - 1)
+        whole = (ends - positions == self.ahead[-1]) & inside[ends]
+        unbroken = whole & (runs[positions] == runs[ends])
         super().__init__(reader, positions[unbroken])
 
     def raw(self, numbers: Any) -> Batch:
@@ -168,7 +217,7 @@ class Pairs(States):
             **self.reader.raw(start),
             "physical_target": self.reader.physical(start + ahead),
             "calendar_target": self.reader.calendar(start + ahead),
-            "hours": torch.from_numpy((ahead * self.reader.world.hours).astype(np.float32)),
+            "hours": torch.from_numpy((ahead * self.step).astype(np.float32)),
         }
 
 

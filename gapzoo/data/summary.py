@@ -73,7 +73,8 @@ class Summary:
         """The shortest time between steps; None of a single one."""
         if len(self.times) < 2:
             return None
-        return pd.Timedelta((self.times[1:] - self.times[:-1]).min())
+        change = self.times[1:] - self.times[:-1]
+        return pd.Timedelta(change[change > pd.Timedelta(0)].min())
 
     @property
     def missing(self) -> int:
@@ -134,7 +135,8 @@ def _gaps(times: pd.DatetimeIndex) -> tuple[tuple[pd.Timestamp, pd.Timestamp], .
     change = times[1:] - times[:-1]
     if not len(change):
         return ()
-    return tuple((times[n], times[n + 1]) for n in np.flatnonzero(change > change.min()))
+    shortest = change[change > pd.Timedelta(0)].min()
+    return tuple((times[n], times[n + 1]) for n in np.flatnonzero(change > shortest))
 
 
 def _shards(archive: Archive) -> tuple[int, int]:

@@ -65,6 +65,7 @@ def mean_dataset(
 def _dataset(
     archive: Archive, channels: Channels | None, make: Make | None, states: States
 ) -> xr.Dataset:
+    archive.require_single()
     channels = channels if channels is not None else archive.channels
 
     def fields(at: np.ndarray, labels: Sequence[str]) -> np.ndarray:

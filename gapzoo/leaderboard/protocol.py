@@ -105,6 +105,7 @@ class Protocol:
                 f"protocol '{self.name}' has steps of {self.hours} h, {archive.path} of "
                 f"{world.hours} h; build the archive with steps that divide the protocol's"
             )
+        archive.require_single()
         every = archive.indices(self.period[0], self.period[1])
         ahead = ahead_hours // world.hours
         every = every[every + ahead < len(archive.times)]

@@ -74,7 +74,7 @@ class Truths:
 
     def at(self, time: pd.Timestamp) -> np.ndarray | None:
         """(V, H, W) at a time, or None."""
-        row = self.archive.times.get_indexer(pd.DatetimeIndex([time]))
+        row = self.archive.find([time])
         if row[0] < 0:
             return None
         return self.diagnostics(Reader(self.archive, self.world).physical(row))[0].numpy()

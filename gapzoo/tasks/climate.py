@@ -142,7 +142,7 @@ def refer(recorder: Recorder, archive: Archive, progress: Progress | None = None
     for month in range(recorder.done, recorder.months):
         first, last = recorder.edges[month], recorder.edges[month + 1]
         times = pd.date_range(first, last, freq=f"{hours}h", inclusive="left")
-        rows = archive.times.get_indexer(times[times > recorder.start])
+        rows = archive.find(times[times > recorder.start])
         if (rows < 0).any():
             raise GapzooError(f"{archive.path} has no states of all of {first:%Y-%m}")
         physical, state = reader.physical(rows), reader.state(rows)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from gapzoo.core import GapzooError
-from gapzoo.data.module import Reader
+from gapzoo.data.module import Reader, hours_of
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.prior import GaussianForecast
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
@@ -47,7 +47,7 @@ def forecast_pairs(
         hours: lead.
         progress: called with 1 after each forecast.
     """
-    archive, ahead = reader.archive, hours // reader.world.hours
+    archive, ahead = reader.archive, hours // hours_of(reader.archive)
     positions = positions[positions + ahead < len(archive.times)]
     positions = positions[archive.runs[positions] == archive.runs[positions + ahead]]
     forecasts = []

@@ -49,7 +49,7 @@ class Truth:
 
     def states(self, time: pd.Timestamp, generator: MemberGenerator) -> Tensor:
         """(M, C, H, W) normalised; raises GapzooError for a time that is not there."""
-        row = self.archive.times.get_indexer(pd.DatetimeIndex([time]))
+        row = self.archive.find([time])
         if row[0] < 0:
             raise GapzooError(f"{self.archive.path} has no state of {time}")
         state = self.reader.state(row).expand(len(generator), -1, -1, -1)

@@ -208,7 +208,7 @@ def truth_months(
     found = []
     for first, last in itertools.pairwise(edges):
         times = pd.date_range(first, last, freq=f"{hours}h", inclusive="left")
-        rows = archive.times.get_indexer(times[times != start])
+        rows = archive.find(times[times != start])
         if (rows < 0).any():
             raise GapzooError(f"{archive.path} has no states of all of {first:%Y-%m}")
         found.append(diagnostics(reader.physical(rows)).double().mean(0).numpy())

@@ -13,8 +13,13 @@ import xarray as xr
 import zarr
 from worlds import FORCINGS, NAMES, ToySource, expect, fill, toy_archive
 
-from gapzoo.core import Channels, GapzooError
+from gapzoo.core import Channels, GapzooError, MemberGenerator
 from gapzoo.data.archive import SHARD, Archive, create, write_shard
+from gapzoo.data.forcing import observed
+from gapzoo.data.module import world_of
+from gapzoo.data.summary import summarise
+from gapzoo.data.view import as_dataset
+from gapzoo.tasks.initial import Truth
 
 STEPS = 2 * SHARD + 11
 
@@ -112,6 +117,41 @@ def test_periods(path):
     assert len(archive.indices(None, None)) == STEPS
     with expect(GapzooError, "toy.zarr has no step from 1985", "covers 1979-01-01 to 1979-09-08"):
         archive.indices("1985", "1986")
+
+
+@pytest.fixture(scope="module")
+def thrice(tmp_path_factory):
+    """Three realisations of 240 days, of two shards and one run each."""
+    path = tmp_path_factory.mktemp("thrice") / "thrice.zarr"
+    fill(path, ToySource(end="1979-08-28", realisations=3))
+    return Archive(path)
+
+
+def test_periods_of_several_realisations_are_those_of_all(thrice):
+    every = [240 * n + day for n in range(3) for day in (1, 2, 3)]
+    assert thrice.indices("1979-01-02", "1979-01-04").tolist() == every
+    assert len(thrice.indices(None, "1979")) == 720 and thrice.realisations == 3
+    assert thrice.indices("1979-08-27", None, every=2).tolist() == [238, 478, 718]
+    with expect(GapzooError, "no step from 1980", "covers 1979-01-01 to 1979-08-28"):
+        thrice.indices("1980", "1981")
+    assert thrice.step == pd.Timedelta(days=1)
+    summary = summarise(thrice)
+    assert summary.step == pd.Timedelta(days=1) and (summary.gaps, summary.runs) == ((), 3)
+
+
+def test_several_realisations_are_no_truth(thrice, path):
+    """Nowhere is a state looked up by its time, nor are fields interpolated between times."""
+    world, day = world_of(Archive(path)), pd.Timestamp("1979-03-01")
+    streams = MemberGenerator(seed=0, members=2)
+    for use in (
+        lambda: thrice.find([day]),
+        lambda: Truth(thrice, world).states(day, streams),
+        lambda: observed(thrice, world),
+        lambda: as_dataset(thrice),
+    ):
+        with expect(GapzooError, "thrice.zarr holds 3 realisations; take one of a single"):
+            use()
+    assert Archive(path).find(["1979-01-03", "2001-01-01"]).tolist() == [2, -1]
 
 
 @pytest.mark.parametrize("local", [True, False])

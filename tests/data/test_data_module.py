@@ -8,11 +8,12 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from worlds import NAMES, ToySource, expect, toy_archive
+from worlds import NAMES, ToySource, expect, fill, toy_archive
 
 from gapzoo.core import GapzooError
 from gapzoo.data.archive import Archive
-from gapzoo.data.module import ArchiveDataModule, EpochSampler, Pairs, Reader, world_of
+from gapzoo.data.held import HeldReader
+from gapzoo.data.module import ArchiveDataModule, EpochSampler, Pairs, Reader, States, world_of
 
 TRAIN, VALIDATE = ("1979-01-01", "1979-12-31"), ("1980-01-01", "1980-06-30")
 
@@ -172,6 +173,55 @@ def test_pairs_are_as_far_apart_as_they_say_and_stay_in_a_run(path):
     assert torch.allclose(batch["target"], reader.state(start + ahead), **near)
     assert torch.allclose(batch["state"], reader.state(start), **near)
     assert torch.allclose(batch["cond"], reader.condition(start), **near)
+
+
+@pytest.fixture(scope="module")
+def thrice(tmp_path_factory):
+    """Three realisations of 240 days, a run each, without statistics."""
+    path = tmp_path_factory.mktemp("thrice") / "thrice.zarr"
+    fill(path, ToySource(end="1979-08-28", realisations=3))
+    return path
+
+
+def test_pairs_stay_in_the_period_of_each_realisation(path, thrice):
+    """And in its run: no target lies after the period, nor in the next realisation."""
+    world = world_of(Archive(path))
+    periods = {"train": ("1979-01-01", "1979-06-29"), "validate": ("1979-06-30", "1979-08-28")}
+    module = data(thrice, kind="pairs", hours=(24, 72), world=world, **periods)
+    for period, first, last in (("train", 0, 179), ("validate", 180, 239)):
+        starts = [np.arange(240 * n + first, 240 * n + last - 2) for n in range(3)]
+        assert np.array_equal(module.dataset(period).positions, np.concatenate(starts))
+    archive, batch = module.archive, module.dataset("train")[np.arange(530)]
+    start = module.dataset("train").positions[np.arange(530) % 531]
+    ahead = (batch["hours"] / 24).long().numpy()
+    expected = Reader(archive, world).state(start + ahead)
+    torch.testing.assert_close(batch["target"], expected, rtol=1e-4, atol=2e-5)
+
+
+def test_states_of_several_realisations_are_held_as_they_are_read(path, thrice):
+    archive, world = Archive(thrice), world_of(Archive(path))
+    positions = archive.indices("1979-02-01", "1979-02-28")
+    assert len(positions) == 84
+    plain = States(Reader(archive, world), positions)
+    held = States(HeldReader(archive, world, positions, torch.device("cpu")), positions)
+    rows = np.array([0, 27, 28, 83, 40])
+    assert equal([plain[rows]], [held[rows]])
+    assert not torch.equal(plain[rows]["state"][0], plain[np.array([28])]["state"][0])
+
+
+def test_an_archive_without_statistics_names_what_to_do(thrice):
+    with expect(
+        GapzooError, "thrice.zarr has no statistics", "build-data", "normalisation: parent"
+    ):
+        data(thrice)
+
+
+def test_a_step_of_the_archive_is_its_own_under_a_world_of_another(path, tmp_path):
+    """Daily states under a world of six-hourly ones: a pair a day apart is one step apart."""
+    world = replace(world_of(Archive(path)), hours=6)
+    module = data(path, kind="pairs", hours=(24,), world=world)
+    pairs = module.dataset("train")
+    assert pairs.ahead.tolist() == [1] and pairs[np.arange(3)]["hours"].tolist() == [24.0] * 3
 
 
 def test_leads_that_the_archive_does_not_have_are_refused(path):

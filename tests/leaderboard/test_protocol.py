@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worlds import expect, toy_archive
+from worlds import ToySource, expect, fill, flat_world, toy_archive
 
 from gapzoo.core import GapzooError
+from gapzoo.data.archive import Archive
 from gapzoo.data.module import world_of
 from gapzoo.leaderboard import TRACKS, protocol
 from gapzoo.leaderboard.protocol import Cycling, Protocol
@@ -64,6 +65,14 @@ def test_shipped_protocols_are_sound(path):
     action = "tune" if tuning and not path.stem.startswith("tune") else "run"
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(line.startswith(f"# gapzoo leaderboard {action} {path.stem} ") for line in head)
+
+
+def test_initial_times_are_of_a_single_realisation(tmp_path):
+    fill(tmp_path / "twice.zarr", ToySource(end="1979-08-28", realisations=2))
+    found, world = Archive(tmp_path / "twice.zarr"), flat_world()
+    wanted = Protocol(name="a", track="analysis", world="flat", period=["1979-01-01", "1979-03-01"])
+    with expect(GapzooError, "twice.zarr holds 2 realisations", "the truth"):
+        wanted.positions(found, world)
 
 
 @pytest.fixture(scope="module")

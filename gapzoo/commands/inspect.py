@@ -55,7 +55,7 @@ def _facts(found: Any, path: str) -> list[tuple[str, str]]:
     if done < total:
         rows.append(("[red]unfinished[/red]", f"{done} of {total} shards; go on with build-data"))
     elif found.state[0].mean is None:
-        rows.append(("[yellow]no statistics[/yellow]", "no training years are in it"))
+        rows.append(("[yellow]no statistics[/yellow]", "it is read under those of another"))
     return rows
 
 

@@ -1,5 +1,9 @@
 """SPEEDY: states go in and out unchanged, forecasts follow the run, runs split without a trace."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,6 +51,26 @@ def starts(model) -> list[tuple[dict, dict]]:
     runs = [model.restart(frame, time) for frame, time in zip(frames, times, strict=False)]
     ends = [speedy_runs.advance(run, 4)[1] for run in runs]
     return [(rms(e[0] - frames[k + 1]), rms(e[3] - frames[k + 4])) for k, e in enumerate(ends)]
+
+
+@pytest.mark.parametrize(
+    ("call", "chosen", "platforms"),
+    [("", None, "cpu"), ("anywhere=True", None, ""), ("anywhere=True", "cpu", "cpu")],
+)
+def test_jax_keeps_the_cpu_where_nothing_else_is_wanted(call, chosen, platforms):
+    """In a process of its own; an empty text has JAX look for a GPU, a later call changes none."""
+    pytest.importorskip("jcm")
+    code = f"from gapzoo.speedy.model import start_jax; start_jax({call}); jax = start_jax()"
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+    environment |= {"JAX_PLATFORMS": chosen} if chosen else {}
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(repr(jax.config.jax_platforms))"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == repr(platforms)
 
 
 def test_a_state_goes_in_and_out_unchanged(model):

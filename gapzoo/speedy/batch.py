@@ -105,10 +105,23 @@ class Together:
     def _frame(self, moves: Any, field: Any, carry: Any) -> Any:
         """Traced: the runs that ``moves`` (R,) names a frame later, and a frame (R, C, H, W)."""
         jax = start_jax()
-        after, (profile, log_pressure, surface) = jax.vmap(self.model.frame)(carry, field)
+        after, (profile, log_pressure, surface) = jax.vmap(self._alone)(carry, field)
         units = self.model.si_units(profile, log_pressure, surface, jax.numpy)
 
         def kept(new: Any, old: Any) -> Any:
             return jax.numpy.where(moves.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
         return jax.tree.map(kept, after, carry), units
+
+    def _alone(self, carry: Any, field: Any) -> Any:
+        """Traced, of one run: ``SpeedyModel.frame``, its steps counted from 0 in every frame.
+
+        A frame is a whole number of radiation's periods, so counts of several frames are due at
+        the same steps; but one count that all runs share is a condition that all take alike, and
+        shortwave radiation is then left out, not computed and thrown away, where it is not due.
+        """
+        (dynamics, physics, clock), name = carry, "_shortwave_rad"
+        begun = {**physics, name: physics[name].copy(step=start_jax().numpy.int32(0))}
+        (dynamics, after, clock), out = self.model.frame((dynamics, begun, clock), field)
+        counted = after[name].copy(step=physics[name].step + self.model.steps)
+        return (dynamics, {**after, name: counted}, clock), out

@@ -73,6 +73,8 @@ def test_runs_of_a_batch_are_those_of_their_own_but_for_rounding(advanced):
     split = runs.split()
     assert split[0].time == after.time and split[1].time == after.time - HALF + APART
     assert_close(speedy_runs.model().decode(split[0])[None], frames[3:, 0, :33])
+    steps = [int(run.physics["_shortwave_rad"].step) for run in (split[0], after)]
+    assert steps[0] == steps[1], "radiation is due when it is in a run alone"
 
 
 def test_a_run_without_frames_left_waits_unchanged(advanced):

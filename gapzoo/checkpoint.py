@@ -140,6 +140,12 @@ class Checkpoint:
         (self.denoiser if self.kind == "prior" else self.network).to(device)
 
     @property
+    def rounded(self) -> bool:
+        """Whether every weight is one of bfloat16, so that half the size loses nothing."""
+        weights = self.network.state_dict().values()
+        return all(torch.equal(w, w.to(torch.bfloat16).to(w.dtype)) for w in weights)
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the weights' file, or of the hashes of several."""
         return str(self.details.get("weights_sha256", ""))

@@ -18,6 +18,7 @@ from gapzoo import checkpoint
 from gapzoo.checking import require_devices
 from gapzoo.core import GapzooError
 from gapzoo.core.random import derive_seed
+from gapzoo.data.archive import Archive
 from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.zonal import ZonalCovariance
@@ -265,24 +266,31 @@ def _errors(
     return calibrate(made, Reader(data.archive, world), rows, basis, sorted(set(recipe.hours)))
 
 
-def measure_moments(prior: str, output: Path | None = None) -> Path:
+def measure_moments(
+    prior: str,
+    output: Path | None = None,
+    archive: str | None = None,
+    validate: Sequence[str] | None = None,
+) -> Path:
     """Measure a prior's second moments in its validation years, and save its checkpoint with them.
 
-    The archive and the validation years are those of its own recipe.
+    Args:
+        prior: its checkpoint.
+        output: folder; its own where None.
+        archive, validate: folder of the data, first and last day; those of the prior's own recipe
+            where None.
     """
     made, folder = checkpoint.load(prior), checkpoint.find(prior)
     recipe = load(folder / "recipe.yaml")
-    archive = data_of(recipe).archive
-    reader, positions = (
-        Reader(archive, made.world),
-        archive.indices(recipe.validate[0], recipe.validate[1]),
-    )
+    first, last = validate or recipe.validate
+    reader = Reader(Archive(archive or recipe.archive), made.world)
+    positions = reader.archive.indices(first, last)
     rows = positions[np.linspace(0, len(positions) - 1, MOMENT_STATES).astype(int)]
     parts = np.array_split(rows, MOMENT_STATES // 16)
     batches = ((reader.state(p), reader.condition(p)) for p in track(parts, "second moments"))
     generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "moments"))
     made.extras["moments"] = SecondMoments.fit(made.denoiser, batches, generator).gains
-    low = not recipe.lora_rank
+    low = made.rounded
     return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)
 
 
@@ -295,7 +303,7 @@ def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path
     recipe = load(folder / "recipe.yaml")
     recipe.basis = prior
     made.extras = _errors(made, data_of(recipe), recipe)
-    low = not recipe.lora_rank
+    low = made.rounded
     return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)
 
 

@@ -44,7 +44,7 @@ def join(name: str, low: str, high: str, at: float, output: Path | None = None) 
     made.details["training"]["command"] = f"gapzoo join {name} {low} {high} --at {at:g}"
     recipe = _recipe(made, load(checkpoint.find(low) / "recipe.yaml"), low)
     folder = output or Path("checkpoints") / name
-    return checkpoint.save(folder, made, dump(recipe), low_precision=_rounded(made))
+    return checkpoint.save(folder, made, dump(recipe), low_precision=made.rounded)
 
 
 def joined(name: str, low: Checkpoint, high: Checkpoint, at: float) -> Checkpoint:
@@ -164,9 +164,3 @@ def _recipe(made: Checkpoint, parent: Recipe, low: str) -> Recipe:
         lora_rank=0,
         notes=made.details["notes"],
     )
-
-
-def _rounded(made: Checkpoint) -> bool:
-    """Whether every weight is one of bfloat16, so that half the size loses nothing."""
-    state = made.network.state_dict().values()
-    return all(torch.equal(w, w.bfloat16().to(w.dtype)) for w in state)

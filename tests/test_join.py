@@ -101,6 +101,22 @@ def test_it_is_a_checkpoint_like_any_other(made, parents):
     assert "moments" in again.extras and torch.equal(outputs(made, ABOVE), before)
 
 
+def test_second_moments_may_be_measured_on_other_data(made, archive, tmp_path):
+    """On what the recipe names, said again, they are the same; elsewhere others. It is kept."""
+
+    def measured(folder: str, **where) -> torch.Tensor:
+        path = fit.measure_moments(str(made), tmp_path / folder, **where)
+        assert (path / "recipe.yaml").read_text() == (made / "recipe.yaml").read_text()
+        return checkpoint.load(path).extras["moments"]
+
+    other = toy(tmp_path / "other.zarr", seed=4)
+    own = measured("own")
+    period = ["1980-01-01", "1980-06-30"]
+    assert torch.equal(measured("same", archive=str(archive.path), validate=period), own)
+    assert not torch.equal(measured("archive", archive=str(other.path)), own)
+    assert not torch.equal(measured("period", validate=["1980-07-01", "1980-12-31"]), own)
+
+
 @pytest.mark.parametrize("name", list(SAMPLERS))
 def test_every_sampler_draws_from_it(made, name):
     source = checkpoint.load(made)

@@ -17,8 +17,11 @@ def calibrate(args: argparse.Namespace) -> None:
     if checkpoint.load(args.checkpoint).kind == "prior":
         if args.prior:
             raise GapzooError(f"'{args.checkpoint}' is a prior itself; leave '{args.prior}' out")
-        CONSOLE.print(f"written to {fit.measure_moments(args.checkpoint, args.output)}")
+        done = fit.measure_moments(args.checkpoint, args.output, args.archive, args.validate)
+        CONSOLE.print(f"written to {done}")
         return
+    if args.archive or args.validate:
+        raise GapzooError("--archive and --validate are of a prior; a forecaster has its recipe's")
     if not args.prior:
         raise GapzooError(f"'{args.checkpoint}' is a forecaster; name the prior of its modes too")
     done = fit.recalibrate(args.checkpoint, args.prior, args.output)
@@ -32,4 +35,6 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "prior", nargs="?", help="of a forecaster: checkpoint whose modes its errors are found in"
     )
+    parser.add_argument("--archive", help="of a prior: the data (its recipe's)")
+    parser.add_argument("--validate", nargs=2, metavar="DAY", help="first and last (its recipe's)")
     parser.add_argument("--output", type=Path, help="checkpoint folder (its own)")

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Where Python may not write what it compiles (containers), every start would compile anew: 30 s.
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
 export OMP_NUM_THREADS ?= 2
 
 .PHONY: demo test slow check format data prior forecaster setup clean
@@ -45,7 +47,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -c "import uv" 2>/dev/null || $(PYTHON) -m pip install --quiet --user uv \
 		|| $(PYTHON) -m pip install --quiet uv
 	test -x $(BIN)/python || $(PYTHON) -m uv venv --quiet --python $(PYTHON) $(VENV)
-	UV_HTTP_TIMEOUT=300 $(PYTHON) -m uv pip install --python $(BIN)/python -e ".[speedy,dev]"
+	UV_HTTP_TIMEOUT=300 $(PYTHON) -m uv pip install $(COMPILE) --python $(BIN)/python -e ".[speedy,dev]"
 	touch $(READY)
 
 clean:

@@ -77,6 +77,7 @@ def _task(wanted: Any, prior: Any) -> Any:
         start_sigma=wanted.start_sigma,
         filter=letkf,
         share=wanted.share,
+        fading=wanted.fading,
         doubt=wanted.doubt,
         rtps=wanted.rtps,
         learned=wanted.learned,

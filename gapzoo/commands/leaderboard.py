@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> None:
     wanted = protocol.load(args.protocol)
     entry = entries.resolve([*(args.entry or []), *args.words])
     name, archive = args.name or entry.name, Archive(args.archive)
-    given = (entry.method, entry.options, args.folder, name, args.device)
+    given = (entry.method, entry.options, args.folder, name, args.device, args.processes)
     path = rows.store(wanted, archive, *given)
     every, why = rows.alike(path, args.folder)
     _print(every, metrics.names(every))
@@ -35,7 +35,8 @@ def tune(args: argparse.Namespace) -> None:
     given = recipe.options(args.options)
     grid = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
     wanted, archive = protocol.load(args.protocol), Archive(args.archive)
-    found = rows.tune(wanted, archive, args.entry, grid, folder=args.folder, device=args.device)
+    where = {"folder": args.folder, "device": args.device, "processes": args.processes}
+    found = rows.tune(wanted, archive, args.entry, grid, **where)
     for row in found["tried"]:
         CONSOLE.print(row)
     path = rows.save({**found, "entry": f"{args.entry}.tuned"}, args.folder)
@@ -118,6 +119,7 @@ def add(commands: Any) -> None:
     tunes.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
     tunes.add_argument("--folder", type=Path, default=Path("evaluation/tuning"))
     for each in (runs, tunes):
+        each.add_argument("--processes", type=int, default=1, help="that share the cases")
         each.add_argument("--device", default="cpu", help="that networks compute on, such as cuda")
     pages = command(parts, "page", page)
     pages.add_argument("--output", type=Path, default=Path("leaderboard.html"))

@@ -29,12 +29,15 @@ class Workers:
         cores: cores to pin processes to; all there are where None.
         threads: threads of this process instead of processes of their own.
         scheduler: address of a dask scheduler, such as ``tcp://10.0.0.1:8786``.
+        portable: processes leave out instructions that only some processors have, so that a
+            simulator makes the same climate on all.
     """
 
     count: int | None = None
     cores: list[int] | None = None
     threads: bool = False
     scheduler: str | None = None
+    portable: bool = True
 
     @contextmanager
     def executor(self, jobs: int) -> Iterator[Executor]:
@@ -45,11 +48,18 @@ class Workers:
             return
         cores = self.cores or _cores()
         count = min(self.count or len(cores), jobs)
-        pool = ThreadPoolExecutor(count) if self.threads else _processes(count, cores)
+        pool = ThreadPoolExecutor(count) if self.threads else self._processes(count, cores)
         try:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _processes(self, count: int, cores: list[int]) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        queue = context.SimpleQueue()
+        for core in (cores * count)[:count]:
+            queue.put(core)
+        return ProcessPoolExecutor(count, context, _pin, (queue, self.portable))
 
 
 def _cores() -> list[int]:
@@ -59,17 +69,11 @@ def _cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _processes(count: int, cores: list[int]) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    queue = context.Manager().Queue()
-    for core in (cores * count)[:count]:
-        queue.put(core)
-    return ProcessPoolExecutor(count, context, _pin, (queue,))
-
-
-def _pin(queue: Any) -> None:
+def _pin(queue: Any, portable: bool = True) -> None:
     """Give this process one thread, and one core of its own where the system can."""
-    os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS=_flags(os.environ.get("XLA_FLAGS", "")))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if portable:
+        os.environ["XLA_FLAGS"] = _flags(os.environ.get("XLA_FLAGS", ""))
     core = queue.get()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})

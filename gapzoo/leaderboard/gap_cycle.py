@@ -34,6 +34,8 @@ class GapCycle(CycleMethod):
               instead of the network's own error; needed with ``speedy``;
             - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
+            - ``fading``: power of the ensemble's variance over the climate's by which ``share`` and
+              the static error of ``hybrid`` shrink;
             - ``doubt`` of the factor by which innovations may scale the ensemble's covariance;
             - ``rtps``: relaxation of the analysis to the spread of the forecasts;
             - ``learned``: share of what the network knows beyond its Gaussian that is used beside
@@ -49,6 +51,7 @@ class GapCycle(CycleMethod):
         "static": None,
         "filter": None,
         "share": 0.0,
+        "fading": 0.0,
         "doubt": 0.0,
         "rtps": 0.0,
         "learned": 1.0,

@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,13 @@ import numpy as np
 from gapzoo.fit import versions
 from gapzoo.leaderboard.statistics import Arrays
 
+DONE = ".done"
+"""Ending of a claim's name once its case is made."""
+
+
+class Shared(Exception):
+    """A helping process has nothing left to make; the run itself collects what there is."""
+
 
 @dataclass
 class Journal:
@@ -34,11 +41,13 @@ class Journal:
         folder: where cases are kept, one folder a run below it; None keeps nothing.
         identity: what tells this run from others, before the method's provenance is known.
         progress: called with 1 after each case.
+        claims: of a helping process: folder of what helpers have begun (``leaderboard.helpers``).
     """
 
     folder: Path | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     progress: Callable[[int], None] | None = None
+    claims: Path | None = None
     wall: float = 0.0
     cpu: float = 0.0
     scoring: float = 0.0
@@ -55,6 +64,27 @@ class Journal:
         self._run = self.folder / stem
         self._run.mkdir(parents=True, exist_ok=True)
         (self.folder / ".gitignore").write_text("*\n")
+
+    def share(self, makes: Mapping[str, Callable[[], Arrays]]) -> None:
+        """In a helping process, make the cases that no other has begun; elsewhere do nothing.
+
+        Args:
+            makes: what makes a case, by its key: all cases of the run.
+
+        Raises:
+            Shared: in a helping process, at the end.
+        """
+        if self.claims is None:
+            return
+        for key, make in makes.items():
+            claim = self.claims / self._stem(key)
+            try:
+                claim.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            self.case(key, make)
+            claim.with_name(claim.name + DONE).touch()
+        raise Shared
 
     def done(self, key: str) -> bool:
         """Whether a case is there."""
@@ -92,9 +122,11 @@ class Journal:
         return versions()["git commit"]
 
     def _path(self, key: str) -> Path | None:
-        return (
-            None if self._run is None else self._run / f"{re.sub(r'[^-.a-zA-Z0-9]', '_', key)}.npz"
-        )
+        return None if self._run is None else self._run / f"{self._stem(key)}.npz"
+
+    @staticmethod
+    def _stem(key: str) -> str:
+        return re.sub(r"[^-.a-zA-Z0-9]", "_", key)
 
     def _read(self, key: str) -> Arrays | None:
         path = self._path(key)

@@ -54,9 +54,10 @@ from gapzoo.core import GapzooError
 from gapzoo.core.world import World
 from gapzoo.data.archive import Archive
 from gapzoo.fit import versions
-from gapzoo.leaderboard import TRACKS
+from gapzoo.leaderboard import TRACKS, helpers
+from gapzoo.leaderboard.helpers import Job
 from gapzoo.leaderboard.journal import Journal
-from gapzoo.leaderboard.methods import setting_of
+from gapzoo.leaderboard.methods import Setting, setting_of
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.scores import packed
 
@@ -85,14 +86,11 @@ def run(
         journal: keeps the cases that are done; none are kept where None.
         device: that networks compute on, such as ``cuda``.
     """
-    setting = setting_of(archive, protocol.variables, device)
-    if protocol.track not in TRACKS:
-        raise GapzooError(f"protocol '{protocol.name}': track '{protocol.track}' is not known")
-    journal = journal or Journal()
+    setting, journal = setting_of(archive, protocol.variables, device), journal or Journal()
     with _bar() as bar:
         task = bar.add_task(entry, total=_parts(protocol))
         journal.progress = lambda n: bar.advance(task, n)
-        scores, provenance = TRACKS[protocol.track](protocol, setting, entry, options, journal)
+        scores, provenance = scored(protocol, setting, entry, options, journal)
     made = versions(device)
     return {
         "format": FORMAT,
@@ -117,6 +115,15 @@ def run(
     }
 
 
+def scored(
+    protocol: Protocol, setting: Setting, entry: str, options: dict[str, Any], journal: Journal
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores by setting, and what the method says of itself; arguments as of ``run``."""
+    if protocol.track not in TRACKS:
+        raise GapzooError(f"protocol '{protocol.name}': track '{protocol.track}' is not known")
+    return TRACKS[protocol.track](protocol, setting, entry, options, journal)  # type: ignore[no-any-return]
+
+
 def store(
     protocol: Protocol,
     archive: Archive,
@@ -125,6 +132,7 @@ def store(
     folder: Path = FOLDER,
     name: str | None = None,
     device: str = "cpu",
+    processes: int = 1,
 ) -> Path:
     """Run an entry and store its row; a run that was killed goes on with its first open case.
 
@@ -136,8 +144,12 @@ def store(
         folder: of the rows; cases that are done wait in ``.cases`` below it.
         name: of the row, where an entry has several.
         device: that networks compute on.
+        processes: that share the cases, a core and a thread each.
     """
-    journal = _journal(protocol, archive, entry, options, folder, name or entry)
+    cases = folder / ".cases"
+    job = Job(protocol, archive.path, entry, options, cases, name or entry, device)
+    _help([job], processes)
+    journal = job.journal()
     row = run(protocol, archive, entry, options, journal, device)
     if name and name != entry:
         row["command"] += f" --name {shlex.quote(name)}"
@@ -146,18 +158,13 @@ def store(
     return path
 
 
-def _journal(
-    protocol: Protocol,
-    archive: Archive,
-    entry: str,
-    options: dict[str, Any],
-    folder: Path | None,
-    name: str,
-) -> Journal:
-    """Of one run; it keeps nothing without a folder."""
-    known: dict[str, Any] = {"protocol": protocol.hash, "archive": archive.hash, "entry": entry}
-    known |= {"options": options, "name": f"{protocol.name}.{name}"}
-    return Journal(None if folder is None else folder / ".cases", known)
+def _help(jobs: list[Job], processes: int) -> None:
+    """Have several processes make what is open."""
+    if processes < 1:
+        raise GapzooError(f"{processes} processes; give 1 or more")
+    if processes > 1:
+        with _bar() as bar:
+            helpers.share(jobs, processes, bar, sum(_parts(job.protocol) for job in jobs))
 
 
 def _parts(protocol: Protocol) -> int:
@@ -286,6 +293,7 @@ def tune(
     metric: str = "crps",
     folder: Path | None = None,
     device: str = "cpu",
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Run an entry for every combination of options and keep the best of each setting.
 
@@ -299,14 +307,20 @@ def tune(
         metric: the smaller the better.
         folder: cases that are done wait in ``.cases`` below it; they are not kept where None.
         device: that networks compute on.
+        processes: that share the cases of all combinations, a core and a thread each; they need
+            a folder.
 
     Returns:
         ``best`` options by setting (density, lead), and ``tried``: options and values of all.
     """
-    tried, journals = [], []
-    for values in itertools.product(*grid.values()):
-        options = dict(zip(grid, values, strict=True))
-        journals.append(_journal(protocol, archive, entry, options, folder, "tune"))
+    tried, journals, jobs = [], [], list[Job]()
+    every = [dict(zip(grid, v, strict=True)) for v in itertools.product(*grid.values())]
+    if folder is not None:
+        given = (folder / ".cases", "tune", device)
+        jobs = [Job(protocol, archive.path, entry, options, *given) for options in every]
+        _help(jobs, processes)
+    for number, options in enumerate(every):
+        journals.append(jobs[number].journal() if jobs else Journal())
         scores = run(protocol, archive, entry, dict(options), journals[-1], device)["scores"]
         tried.append({"options": options, metric: {k: v[metric] for k, v in scores.items()}})
     for journal in journals:

@@ -53,6 +53,8 @@ class AssimilationRecipe:
         static: that error as a share of the climate's variance; the network's own where 0.
         filter: of ``hybrid``: ``length`` (m), ``vertical`` (log level), ``inflation``, ``rtps``.
         share: of ``hybrid``: part of the ensemble's covariance that is taken by scale.
+        fading: power of the ensemble's variance over the climate's by which ``share`` and the
+            static error of ``hybrid`` shrink as the ensemble settles.
         doubt: of the factor by which innovations may scale the ensemble's covariance; 0 is none.
         rtps: relaxation of the analysis to the spread of the forecasts, 0 to 1.
         learned: share of what the network knows beyond its Gaussian that is used beside forecasts.
@@ -80,6 +82,7 @@ class AssimilationRecipe:
     static: float = 0.0
     filter: dict[str, float] = field(default_factory=dict)
     share: float = 0.0
+    fading: float = 0.0
     doubt: float = 0.0
     rtps: float = 0.0
     learned: float = 1.0

@@ -35,7 +35,7 @@ from gapzoo.diffusion.guidance.robust import StudentConstraint
 from gapzoo.diffusion.prior import Prior, RenoisedForecast
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
-from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation
+from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation, unknown
 from gapzoo.tasks.forecast_error import likelihood, mean_errors
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.windows import Timed, at_start, first_guess
@@ -93,6 +93,8 @@ class Assimilation:
         start_sigma: of ``renoise``.
         filter: of ``hybrid``: localisation, inflation and relaxation of the ensemble's part.
         share: of ``hybrid``: part of the ensemble's covariance that is taken by scale (``flow``).
+        fading: power of the ensemble's variance over the climate's by which ``share`` and the
+            static error of ``hybrid`` shrink as the ensemble settles; 0 leaves them as they are.
         doubt: standard deviation of the factor by which innovations may scale the members'
             covariance beforehand (``flow.consistent``); they may not where 0.
         rtps: relaxation of the analysis to the spread of the forecasts, 0 to 1 (the filter's own
@@ -116,6 +118,7 @@ class Assimilation:
     start_sigma: float = 0.3
     filter: LETKF | None = None
     share: float = 0.0
+    fading: float = 0.0
     doubt: float = 0.0
     rtps: float = 0.0
     learned: float = 1.0
@@ -131,6 +134,8 @@ class Assimilation:
             raise GapzooError("form 'hybrid' needs a filter: how the ensemble is localised")
         if not 0 <= self.share <= 1 or self.doubt < 0:
             raise GapzooError(f"share {self.share}, doubt {self.doubt}; 0 to 1, and 0 or more")
+        if self.fading < 0:
+            raise GapzooError(f"fading {self.fading}; give a power of 0 or more")
         if not 0 <= self.rtps <= 1:
             raise GapzooError(f"rtps {self.rtps}; give a part of the spread, 0 to 1")
         self.world.channels.positions(self.kept)  # refuses unknown names before anything is drawn
@@ -195,8 +200,18 @@ class Assimilation:
         if self.form != "hybrid":
             return members, error
         assert self.filter is not None
-        members, error = divided(members, self.share, error)
+        left = self._left(members)
+        error = error.with_eigenvalues(left * error.eigenvalues) if left < 1 else error
+        members, error = divided(members, left * self.share, error)
         return flow_update(self.filter, members, seen, error, generator), error
+
+    def _left(self, members: Tensor) -> float:
+        """Of share and static error, as the ensemble settles."""
+        if not self.fading:
+            return 1.0
+        area = torch.from_numpy(self.world.grid.area_weights)
+        kept = self.world.channels.positions(self.kept)
+        return unknown(members, area, kept) ** self.fading
 
     @cached_property
     def _deviation(self) -> Tensor:

@@ -22,7 +22,9 @@ the modes of the climate, homogeneous along longitude and not localised:
 
     B  ~  (1 - s) Z Z^T + s B_modes,      P  ->  P + s B_modes,      Z  ->  sqrt(1 - s) Z.
 
-``consistent`` scales the members' anomalies beforehand to what their own innovations ask for.
+``consistent`` scales the members' anomalies beforehand to what their own innovations ask for. Share
+and static error are worth most while members know little more than the climate; ``unknown`` says
+how little that is, so that both can fade as an ensemble settles.
 """
 
 from __future__ import annotations
@@ -133,6 +135,19 @@ def divided(
     own = error.of(members - mean).eigenvalues * (count / max(count - 1, 1))
     rest = mean + (1 - share) ** 0.5 * (members - mean)
     return rest, error.with_eigenvalues(error.eigenvalues + share * own)
+
+
+def unknown(members: Tensor, area: Tensor, left: Sequence[int] = ()) -> float:
+    """Part of the climate's variance that the members (M, C, H, W) have, at most 1.
+
+    Args:
+        members: normalised, so that the climate's variance is 1 in each channel.
+        area: (H,) weights of the rows, mean 1.
+        left: channels that do not count.
+    """
+    rows = [c for c in range(members.shape[1]) if c not in set(left)]
+    variance = members[:, rows].var(0).mean((0, 2))
+    return min(1.0, float((variance * area.to(variance)).mean()))
 
 
 def consistent(

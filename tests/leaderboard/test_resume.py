@@ -6,10 +6,11 @@ import shlex
 import numpy as np
 import pytest
 from models import saved, toy_prior
-from worlds import toy_archive
+from worlds import expect, toy_archive
 
+from gapzoo.core import GapzooError
 from gapzoo.leaderboard import rows
-from gapzoo.leaderboard.journal import Journal
+from gapzoo.leaderboard.journal import Journal, Shared
 from gapzoo.leaderboard.methods import ClimatologyMethod
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.assimilation import Assimilation
@@ -83,6 +84,62 @@ def test_samples_of_a_prior_go_on(archive, tmp_path, monkeypatch):
     path = rows.store(protocol("prior"), archive, "gap", dict(options), tmp_path)
     assert killer.calls == 2
     assert json.loads(path.read_text())["scores"] == json.loads(json.dumps(expected["scores"]))
+
+
+@pytest.mark.parametrize(
+    "track",
+    ["cycle", *(pytest.param(track, marks=pytest.mark.slow) for track in ("analysis", "weather"))],
+)
+def test_processes_share_a_run(archive, tmp_path, monkeypatch, track):
+    """Two of them make the row of one, and leave it nothing to draw."""
+    alone = rows.store(protocol(track), archive, "climatology", {}, tmp_path / "alone")
+    killer = Killer(monkeypatch, ClimatologyMethod, "season")
+    together = rows.store(
+        protocol(track), archive, "climatology", {}, tmp_path / "together", processes=2
+    )
+    assert killer.calls == 0, "all was drawn in the helpers"
+    expected, found = (json.loads(path.read_text()) for path in (alone, together))
+    assert {k: v for k, v in found.items() if k not in COSTS} == {
+        k: v for k, v in expected.items() if k not in COSTS
+    }
+
+
+@pytest.mark.slow
+def test_processes_share_what_is_tuned(archive, tmp_path):
+    grid = {"samples": [40, 80], "length": [2e6]}
+    wanted = protocol("analysis", cases=2)
+    alone = rows.tune(wanted, archive, "optimal_interpolation", grid)
+    found = rows.tune(wanted, archive, "optimal_interpolation", grid, folder=tmp_path, processes=2)
+    assert found["tried"] == alone["tried"] and found["best"] == alone["best"]
+    assert not list((tmp_path / ".cases").rglob("*.npz"))
+
+
+@pytest.mark.slow
+def test_an_error_of_a_helper_is_the_runs(archive, tmp_path):
+    options = {"prior": str(tmp_path / "nowhere")}
+    with expect(GapzooError, "nowhere"):
+        rows.store(protocol("analysis"), archive, "gap", options, tmp_path, processes=2)
+    with expect(GapzooError, "0 processes"):
+        rows.store(protocol("analysis"), archive, "climatology", {}, tmp_path, processes=0)
+
+
+def test_a_helper_makes_what_no_other_has_begun(tmp_path):
+    """What was begun by one that is lost is left for the run itself."""
+    claims, made = tmp_path / "claims", []
+    claims.mkdir()
+    (claims / "two").touch()
+    makes = {k: lambda k=k: made.append(k) or {"x": np.zeros(1)} for k in ("one", "two", "three")}
+    helper = Journal(tmp_path, {"name": "a"}, claims=claims)
+    helper.begin({})
+    with pytest.raises(Shared):
+        helper.share(makes)
+    assert made == ["one", "three"]
+    itself = Journal(tmp_path, {"name": "a"})
+    itself.begin({})
+    itself.share(makes)
+    for key, make in makes.items():
+        itself.case(key, make)
+    assert made == ["one", "three", "two"]
 
 
 def test_another_run_does_not_take_its_cases(archive, tmp_path, monkeypatch):

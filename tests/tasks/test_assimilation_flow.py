@@ -16,7 +16,7 @@ from gapzoo.diffusion.guidance.robust import StudentConstraint
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks.assimilation import Assimilation, _below
-from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation
+from gapzoo.tasks.flow import consistent, divided, flow_update, point_deviation, unknown
 from gapzoo.tasks.sampling import Sampling
 
 STATIC, M = 0.2, 6
@@ -238,6 +238,48 @@ def test_a_columns_levels_share_the_static_error():
     torch.testing.assert_close(found.flatten(1).double().mean(0), mean, rtol=1e-3, atol=1e-3)
     after = torch.cov(found.flatten(1).double().T)
     torch.testing.assert_close(after, b - gain @ h @ b, rtol=1e-3, atol=1e-3)
+
+
+def test_what_members_leave_unknown_is_their_variance_by_area():
+    """Of rows of area 0.5 and 1.5, variances 0.2 and 0.4: 0.35; a channel left out says nothing."""
+    offsets = torch.tensor([-1.0, 0.0, 1.0])[:, None, None, None]
+    scale = torch.tensor([0.2, 0.4]).sqrt()[None, None, :, None]
+    members = (offsets * scale).expand(3, 1, 2, 4)
+    wild = torch.cat([members, 30 * members], 1)
+    area = torch.tensor([0.5, 1.5], dtype=torch.float64)
+    assert unknown(members, area) == pytest.approx(0.35)
+    assert unknown(wild, area, [1]) == pytest.approx(0.35)
+    assert unknown(wild, area) == 1.0, "no more than the climate"
+
+
+def test_share_and_static_error_fade_as_members_settle():
+    """To those times the members' variance over the climate's, to the power."""
+    world, rng = toy(), torch.Generator().manual_seed(0)
+    climate = spectral([3.0, 1.0, 0.5])
+    members = 0.5 * torch.randn(M, 1, H, W, generator=rng)
+    seen = GaussianConstraint(Points([1, 4, 6]), torch.tensor([[1.0, -0.5, 0.7]]), 0.3)
+
+    def analysis(static, share, fading):
+        task = Assimilation(
+            prior=Prior(GaussianDenoiser(torch.zeros(1, H, W), climate, SCHEDULE)),
+            world=world.world,
+            sampling=EXACT,
+            forecaster=world.forecaster,
+            form="hybrid",
+            error=climate.with_eigenvalues(static * climate.eigenvalues),
+            filter=LETKF(),
+            share=share,
+            fading=fading,
+        )
+        return task.analyse(START, MemberGenerator(0, M), seen, forecast=members)
+
+    left = unknown(members, torch.from_numpy(world.world.grid.area_weights))
+    assert 0.1 < left < 0.5
+    found = analysis(0.2, 0.4, 0.5)
+    torch.testing.assert_close(found, analysis(0.2 * left**0.5, 0.4 * left**0.5, 0.0))
+    assert (found - analysis(0.2, 0.4, 0.0)).abs().max() > 0.05
+    with expect(GapzooError, "fading -1"):
+        analysis(0.2, 0.4, -1)
 
 
 def test_members_are_scaled_to_what_their_innovations_ask_for():

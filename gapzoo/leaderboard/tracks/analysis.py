@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -30,15 +33,20 @@ def run(
     """
     method: Method = METHODS.build(entry, setting=setting, **options)
     journal.begin(method.provenance())
-    positions = protocol.positions(setting.archive, setting.world)
-    found = {}
+    positions, drawing = protocol.positions(setting.archive, setting.world), _Drawing(method)
+    makes: dict[float, dict[int, tuple[str, Callable[[], Arrays]]]] = {}
     for density in protocol.densities:
-        cases: dict[int, Arrays] = {}
         for number in range(protocol.networks):
             network = Network(setting.world, density, derive_seed(protocol.seed, "net", number))
-            mine = positions[number :: protocol.networks]
-            cases |= _of_network(protocol, method, network, mine.tolist(), journal)
+            for position in positions[number :: protocol.networks].tolist():
+                key = _key(density, setting.archive.times[position])
+                make = partial(drawing.case, protocol, network, position)
+                makes.setdefault(density, {})[position] = (key, make)
+    journal.share({key: make for one in makes.values() for key, make in one.values()})
+    found = {}
+    for density, one in makes.items():
         scores = Scores(setting.world, protocol.estimator)  # type: ignore[arg-type]
+        cases = {position: journal.case(*made) for position, made in one.items()}
         for position in positions.tolist():
             scores.take(cases[position])
         found[f"{density:g}"] = scores.summary(maps=True)
@@ -46,24 +54,23 @@ def run(
     return found, {**method.provenance(), "initial_times": [f"{t:%Y-%m-%dT%H}" for t in times]}
 
 
-def _of_network(
-    protocol: Protocol, method: Method, network: Network, positions: list[int], journal: Journal
-) -> dict[int, Arrays]:
-    """Statistics by position; the method is prepared where one of them is not there yet."""
-    setting, found = method.setting, {}
-    keys = {p: _key(network.fraction, setting.archive.times[p]) for p in positions}
-    if not all(journal.done(key) for key in keys.values()):
-        method.prepare(network)
+@dataclass
+class _Drawing:
+    """A method that is prepared for a network when it first draws there."""
 
-    def make(position: int) -> Arrays:
+    method: Method
+    network: Network | None = None
+
+    def case(self, protocol: Protocol, network: Network, position: int) -> Arrays:
+        """Statistics of an analysis."""
+        setting = self.method.setting
+        if network is not self.network:
+            self.method.prepare(network)
+            self.network = network
         here = case(setting, network, position, protocol.seed)
         generator = members_of(protocol.seed, protocol.members, network.fraction, here.time)
-        drawn, estimator = method.draw(here, generator), protocol.estimator
+        drawn, estimator = self.method.draw(here, generator), protocol.estimator
         return statistics(setting.world, drawn, here.truth, estimator, here.time)  # type: ignore[arg-type]
-
-    for position, key in keys.items():
-        found[position] = journal.case(key, lambda p=position: make(p))  # type: ignore[misc]
-    return found
 
 
 def _key(density: float, time: pd.Timestamp) -> str:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,13 +62,15 @@ def run(
         raise GapzooError(f"protocol '{protocol.name}': a spin-up of {days} days leaves no score")
     every = np.arange(steps) * (protocol.hours // setting.world.hours)
     found, cost = {}, {}
+    runs: dict[str, dict[str, Callable[[], Arrays]]] = {}
     for label in [*(f"{d:g}" for d in protocol.densities), *_sondes(protocol)]:
-        parts = []
         for start in starts.tolist():
             cycle = _Start(method, protocol, label, start + every)
             key = f"{label}-{setting.archive.times[start]:%Y%m%dT%H}"
-            made = journal.case(key, lambda c=cycle, k=key: c.run(journal, k))  # type: ignore[misc]
-            parts.append(_cycles(made, steps))
+            runs.setdefault(label, {})[key] = partial(cycle.run, journal, key)
+    journal.share({key: make for one in runs.values() for key, make in one.items()})
+    for label, one in runs.items():
+        parts = [_cycles(journal.case(key, make), steps) for key, make in one.items()]
         found[label] = _summary(protocol, setting, parts, spin_up)
         cost[label] = _cost([one for part in parts for one in part])
     scored = [setting.archive.times[s + every[spin_up:]] for s in starts]

@@ -9,6 +9,7 @@ archive's states of the whole period, both as anomalies in SI units:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,13 @@ def run(
         one.add(setting.world.renormalise(states, pd.DatetimeIndex([time]), source.world)[0])
         return one.arrays()
 
-    for position, time in zip(positions.tolist(), times, strict=True):
-        drawn.take(journal.case(f"{time:%Y%m%dT%H}", lambda p=position, t=time: make(p, t)))  # type: ignore[misc]
+    makes = {
+        f"{time:%Y%m%dT%H}": partial(make, position, time)
+        for position, time in zip(positions.tolist(), times, strict=True)
+    }
+    journal.share(makes)
+    for key, one in makes.items():
+        drawn.take(journal.case(key, one))
     stamps = [f"{t:%Y-%m-%dT%H}" for t in times]
     return compare(drawn, truth), {**provenance, "initial_times": stamps}
 

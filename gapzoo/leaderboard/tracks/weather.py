@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,13 @@ def run(
     positions = protocol.positions(setting.archive, setting.world, hours[-1])
     times = setting.archive.times[positions]
     method.check(times)
-    for position, time in zip(positions.tolist(), times, strict=True):
-        key = f"{time:%Y%m%dT%H}"
-        found = journal.case(key, lambda p=position: _forecast(method, initial, p))  # type: ignore[misc]
-        for lead, part in _by_lead(found).items():
+    makes = {
+        f"{time:%Y%m%dT%H}": partial(_forecast, method, initial, position)
+        for position, time in zip(positions.tolist(), times, strict=True)
+    }
+    journal.share(makes)
+    for key, make in makes.items():
+        for lead, part in _by_lead(journal.case(key, make)).items():
             scores[lead].take(part)
     shown = {hours[0], hours[(len(hours) - 1) // 2], hours[-1]}
     summaries = {str(h): s.summary(maps=h in shown) for h, s in scores.items()}

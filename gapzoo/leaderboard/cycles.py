@@ -119,6 +119,19 @@ LARGEST = 50.0
 """Spreads from the climatology beyond which an analysis is no state of the atmosphere."""
 
 
+def changing(setting: Setting) -> np.ndarray:
+    """Steps of the training years that have a state a day later in their run."""
+    ahead, runs = 24 // setting.world.hours, setting.archive.runs
+    rows = setting.training[:-ahead]
+    return np.asarray(rows[runs[rows] == runs[rows + ahead]])
+
+
+def changes(setting: Setting, rows: np.ndarray) -> Tensor:
+    """(N, C, H, W) differences over a day from the steps of ``changing``."""
+    ahead = 24 // setting.world.hours
+    return setting.reader.state(rows + ahead) - setting.reader.state(rows)
+
+
 @CYCLES.register("free")
 class FreeRun(CycleMethod):
     """The ensemble runs free; observations are not looked at."""
@@ -177,6 +190,8 @@ class LETKFCycle(_Tuned):
     """LETKF; options ``length`` (m), ``vertical`` (log sigma), ``inflation``, ``rtps``, ...
 
     ``kept`` names channels or variables that analyses leave as the forecasts have them.
+    ``additive`` times changes over a day in the training years, less their mean, are added to the
+    forecasts beforehand: for errors of the model (Whitaker & Hamill 2012, sect. 3b).
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -186,6 +201,7 @@ class LETKFCycle(_Tuned):
         "rtps": 0.5,
         "rotation": False,
         "adaptive": 0.0,
+        "additive": 0.0,
         "kept": [],
     }
 
@@ -194,6 +210,7 @@ class LETKFCycle(_Tuned):
         super().prepare(network)
         chosen = self.chosen()
         self.kept = self.setting.world.channels.positions(chosen["kept"])
+        self.additive = float(chosen["additive"])
         names = ("inflation", "rtps", "rotation", "adaptive")
         self.filter = LETKF(self.locality(chosen), **{k: chosen[k] for k in names})
 
@@ -201,8 +218,17 @@ class LETKFCycle(_Tuned):
         """See CycleMethod."""
         y, errors = self.departure(here), self.network.errors
         assert background is not None
-        found = self.filter.analyse(background, self.seen, y, errors, generator)
+        wider = background + self._added(generator) if self.additive else background
+        found = self.filter.analyse(wider, self.seen, y, errors, generator)
         return unmoved(background, found, self.kept)
+
+    def _added(self, generator: MemberGenerator) -> Tensor:
+        """(M, C, H, W) scaled changes, which sum to zero over the members."""
+        rows = changing(self.setting)
+        drawn = generator.fork("additive").rand((len(generator),)).numpy()
+        drawn = rows[(drawn * len(rows)).astype(int)]
+        found = self.additive * changes(self.setting, drawn)
+        return found - found.mean(0)
 
     def memory(self) -> Arrays:
         """The adaptive inflation's field."""
@@ -262,11 +288,8 @@ class Var3DCycle(_Tuned):
             return setting.sample(count)
         if chosen["sample"] != "changes":
             raise GapzooError(f"sample '{chosen['sample']}'; it is 'climate' or 'changes'")
-        ahead, runs = 24 // setting.world.hours, setting.archive.runs
-        rows = setting.training[:-ahead]
-        rows = rows[runs[rows] == runs[rows + ahead]]
-        rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
-        return setting.reader.state(rows + ahead) - setting.reader.state(rows)
+        rows = changing(setting)
+        return changes(setting, rows[np.linspace(0, len(rows) - 1, count).astype(int)])
 
     def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
         """See CycleMethod."""

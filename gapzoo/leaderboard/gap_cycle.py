@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.leaderboard.cycles import CYCLES, CycleMethod
 from gapzoo.leaderboard.methods import Case, Setting, checkpoint_for, tuned_options
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.assimilation import Assimilation, constraint
 from gapzoo.tasks.flow import ensemble_filter
+from gapzoo.tasks.forecast_error import forecast_pairs
 from gapzoo.tasks.sampling import Sampling
-from gapzoo.tasks.settings import static_error
+from gapzoo.tasks.settings import LEAST, static_error
+
+PAIRS = 100
+"""Forecasts from the truth that a model's errors are measured from."""
 
 
 @CYCLES.register("gap")
@@ -31,7 +38,8 @@ class GapCycle(CycleMethod):
             - ``start_sigma`` of ``renoise``;
             - ``inflation``: factor on the variances of the static error;
             - ``static``: the static error as a share of the climate's variance, scale by scale,
-              instead of the network's own error; needed with ``speedy``;
+              or ``measured``, mean squares of the forecaster's errors from the truth in the
+              validation years by mode, instead of the network's own error; needed with ``speedy``;
             - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``fading``: power of the ensemble's variance over the climate's by which ``share`` and
@@ -101,12 +109,31 @@ class GapCycle(CycleMethod):
             **given,
         )
 
-    def _error(self, form: str, inflation: float, static: float | None) -> Any:
+    def _error(self, form: str, inflation: float, static: float | str | None) -> Any:
         if form in ("none", "renoise"):
             return None
+        if static == "measured":
+            values = inflation * self.measured.eigenvalues
+            return self.measured.with_eigenvalues(values.clamp(min=LEAST))
+        if isinstance(static, str):
+            raise GapzooError(f"static '{static}'; give a share of the climate, or 'measured'")
         return static_error(
             self.prior, self.network_of_model, self.protocol.hours, inflation, static
         )
+
+    @cached_property
+    def measured(self) -> ZonalCovariance:
+        """Covariance of the model's errors over a cycle, in the modes of the prior."""
+        setting, basis = self.setting, self.prior.covariance
+        if basis is None:
+            raise GapzooError(
+                f"'{self.prior.name}' has no modes to measure errors in; give static="
+            )
+        every = setting.archive.indices(*setting.validate)
+        rows = every[np.linspace(0, len(every) - 1, PAIRS).astype(int)]
+        found = forecast_pairs(self.model, setting.reader, rows, self.protocol.hours)
+        scale = setting.world.std / self.prior.world.std
+        return basis.of((found[0] - found[1]) * scale)
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""

@@ -40,7 +40,7 @@ METHODS = Registry("entry", "gapzoo.leaderboard")
 
 @dataclass
 class Setting:
-    """What methods may use: the archive, the world that is scored, the training period, a device.
+    """What methods may use: the archive, the world that is scored, years to learn and to tune in.
 
     Networks compute on the device; states are on the CPU.
     """
@@ -48,6 +48,7 @@ class Setting:
     archive: Archive
     world: World
     train: tuple[str, str] = ("1979-01-01", "2003-12-31")
+    validate: tuple[str, str] = ("2004-01-01", "2005-12-31")
     device: str = "cpu"
 
     @cached_property

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from worlds import MEMORY, expect, toy_archive
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.leaderboard import cycles, journal, rows
+from gapzoo.leaderboard.methods import Network, case, setting_of
 from gapzoo.leaderboard.protocol import Cycling, Protocol
 from gapzoo.tasks.sampling import NotFinite
 
@@ -89,6 +91,27 @@ def test_channels_that_are_kept_are_as_they_were_forecast(archive):
     assert after[moved] < 0.8 * before[moved]
     with expect(GapzooError, "no variable or channel 'humidity'"):
         run(archive, "letkf", {**LOCAL, "kept": ["humidity"]})
+
+
+def test_additive_inflation_adds_scaled_changes_whose_mean_is_none(archive):
+    """Seen where observations say nothing: the spread of a day's changes, the mean as before."""
+    setting = setting_of(archive, [])
+    options = {**LOCAL, "rtps": 0.0, "additive": 0.5}
+    method = cycles.CYCLES.build("letkf", setting=setting, protocol=protocol(), **options)
+    network = Network(setting.world, 0.5, 3)
+    network.label, network.errors = "0.5", 1e6 * network.errors
+    method.prepare(network)
+    here = case(setting, network, 800, 0)
+    background = torch.zeros(M, *setting.world.shape)
+    found = method.analyse(here, background, MemberGenerator(1, M))
+    assert found.mean(0).abs().max() < 1e-3
+    rows = archive.indices("2002-01-01", "2003-12-30")
+    changes = setting.reader.state(rows + 1) - setting.reader.state(rows)
+    expected = 0.5**2 * changes.square().mean().item()
+    assert found.var(0).mean().item() == pytest.approx(expected, rel=0.1)
+    again = method.analyse(here, background, MemberGenerator(1, M))
+    assert torch.equal(found, again)
+    assert not torch.allclose(found, method.analyse(here, background, MemberGenerator(2, M)))
 
 
 def test_methods_rank_as_they_must(archive):

@@ -115,6 +115,37 @@ def test_a_tuned_cycle_takes_each_networks_own_options(settings, models, tmp_pat
     assert method.provenance()["options"]["tuned"]["0.9"] == {"static": 0.1}
 
 
+def test_a_static_error_is_what_the_model_errs_by_in_the_validation_years(settings, models):
+    """Persistence errs by what changes in a cycle; normalisation is the checkpoint's either way."""
+    found = []
+    for setting in settings:
+        setting = dataclasses.replace(setting, validate=("1980-01-01", "1980-12-31"))
+        method = CYCLES.build(
+            "gap",
+            setting=setting,
+            protocol=protocol(),
+            prior=models["prior"],
+            forecaster="persistence",
+            static="measured",
+            inflation=0.5,
+            **FAST,
+        )
+        found.append(method.task.error.eigenvalues)
+    own = settings[0]
+    rows = own.archive.indices("1980-01-01", "1980-12-31")
+    rows = rows[np.linspace(0, len(rows) - 1, 100).astype(int)]
+    rows, runs = rows[rows + 1 < len(own.archive.times)], own.archive.runs
+    rows = rows[runs[rows] == runs[rows + 1]]
+    later = own.archive.times[rows + 1]
+    forecasts = own.world.normalise(own.reader.physical(rows)[:, None], later)[:, 0]
+    errors = forecasts - own.reader.state(rows + 1)
+    expected = 0.5 * method.prior.covariance.of(errors).eigenvalues
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
+    with expect(GapzooError, "static 'guessed'"):
+        method._task({**method.chosen(""), "static": "guessed"})
+
+
 @pytest.mark.parametrize("draw", [analysis, gap_weather, convcast, cycle])
 def test_draws_are_the_same_in_si_units(settings, models, draw):
     """To float32's rounding, though they are normalised otherwise by a third of a spread."""

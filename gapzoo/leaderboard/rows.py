@@ -148,7 +148,7 @@ def store(
     """
     cases = folder / ".cases"
     job = Job(protocol, archive.path, entry, options, cases, name or entry, device)
-    _help([job], processes)
+    _shared([job], processes)
     journal = job.journal()
     row = run(protocol, archive, entry, options, journal, device)
     if name and name != entry:
@@ -158,7 +158,7 @@ def store(
     return path
 
 
-def _help(jobs: list[Job], processes: int) -> None:
+def _shared(jobs: list[Job], processes: int) -> None:
     """Have several processes make what is open."""
     if processes < 1:
         raise GapzooError(f"{processes} processes; give 1 or more")
@@ -318,7 +318,7 @@ def tune(
     if folder is not None:
         given = (folder / ".cases", "tune", device)
         jobs = [Job(protocol, archive.path, entry, options, *given) for options in every]
-        _help(jobs, processes)
+        _shared(jobs, processes)
     for number, options in enumerate(every):
         journals.append(jobs[number].journal() if jobs else Journal())
         scores = run(protocol, archive, entry, dict(options), journals[-1], device)["scores"]

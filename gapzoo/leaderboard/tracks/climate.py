@@ -59,6 +59,7 @@ def run(
         raise GapzooError(f"entry '{entry}'; it is the folder of a run, or 'archive' with path=")
     told = origin(path) if entry == FOLDER_ENTRY else {"run": path.name}
     journal.begin(told)
+    journal.share({})  # one run is one case: nothing is shared
     with _kept(options.get("reference", "")) as folder:
         other = record(protocol, setting, setting.archive, folder / "reference")
         mine = Record(path, setting.world)

@@ -7,6 +7,7 @@ done about biases are in ``gapzoo.tasks.hindcast``.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def run(
     def make(time: pd.Timestamp) -> Arrays:
         return {"truth": truth_months(setting.archive, world, time, MONTHS, protocol.hours)}
 
-    truths = {t: journal.case(f"{t:%Y%m%d}", lambda t=t: make(t))["truth"] for t in times}  # type: ignore[misc]
+    makes = {f"{t:%Y%m%d}": partial(make, t) for t in times}
+    journal.share(makes)
+    truths = {t: journal.case(*one)["truth"] for t, one in zip(times, makes.items(), strict=True)}
     days = days_of({entry: months} if months else {}, truths)
     system = entry if months else "persistence"
     scores: dict[str, Any] = {}

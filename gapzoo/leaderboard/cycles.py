@@ -8,6 +8,7 @@ model unless the protocol changes its physics.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,9 +32,12 @@ from gapzoo.leaderboard.methods import (
 )
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.statistics import Arrays
+from gapzoo.tasks.forecast_error import forecast_pairs
 
 CYCLES = Registry("entry", "gapzoo.leaderboard")
 """Cycled methods by entry name."""
+PAIRS = 100
+"""Forecasts from the truth that a model's errors are measured from."""
 
 
 class Diverged(GapzooError):
@@ -57,7 +61,7 @@ class CycleMethod(ABC):
         self.members = ensemble or protocol.members
         self.model: Forecaster
         self.network_of_model: Checkpoint | None = None
-        self._named = forecaster
+        self._named, self.unbiased = forecaster, False
         if not needs_checkpoint(forecaster):
             changed = {"parameters": dict(protocol.cycling.parameters)}
             extra = changed if forecaster == "speedy" else {}
@@ -90,7 +94,19 @@ class CycleMethod(ABC):
         found = self.model.step(analysis, before.time, hours, before.forcing, generator)
         if not torch.isfinite(found).all():
             raise Diverged(f"a forecast to {here.time} is not finite")
-        return found
+        return found - self.errors.mean(0) if self.unbiased else found
+
+    @cached_property
+    def errors(self) -> Tensor:
+        """(N, C, H, W) of the model's forecasts over a cycle from truths of the validation years.
+
+        With ``unbiased`` their mean is taken off every forecast.
+        """
+        setting = self.setting
+        every = setting.archive.indices(*setting.validate)
+        rows = every[np.linspace(0, len(every) - 1, PAIRS).astype(int)]
+        forecasts, truths, _ = forecast_pairs(self.model, setting.reader, rows, self.protocol.hours)
+        return forecasts - truths
 
     @abstractmethod
     def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
@@ -190,8 +206,10 @@ class LETKFCycle(_Tuned):
     """LETKF; options ``length`` (m), ``vertical`` (log sigma), ``inflation``, ``rtps``, ...
 
     ``kept`` names channels or variables that analyses leave as the forecasts have them.
-    ``additive`` times changes over a day in the training years, less their mean, are added to the
-    forecasts beforehand: for errors of the model (Whitaker & Hamill 2012, sect. 3b).
+    ``additive`` times draws from ``sample``, less their mean, are added to the forecasts
+    beforehand: for errors of the model (Whitaker & Hamill 2012, sect. 3b). A sample is ``changes``
+    (over a day in the training years) or ``errors`` (the model's own over a cycle, from truths of
+    the validation years). With ``unbiased`` the mean of the latter is taken off every forecast.
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -202,6 +220,8 @@ class LETKFCycle(_Tuned):
         "rotation": False,
         "adaptive": 0.0,
         "additive": 0.0,
+        "sample": "changes",
+        "unbiased": False,
         "kept": [],
     }
 
@@ -210,7 +230,10 @@ class LETKFCycle(_Tuned):
         super().prepare(network)
         chosen = self.chosen()
         self.kept = self.setting.world.channels.positions(chosen["kept"])
-        self.additive = float(chosen["additive"])
+        self.unbiased = chosen["unbiased"]
+        self.additive, self.sample = float(chosen["additive"]), chosen["sample"]
+        if self.sample not in ("changes", "errors"):
+            raise GapzooError(f"sample '{self.sample}'; it is 'changes' or 'errors'")
         names = ("inflation", "rtps", "rotation", "adaptive")
         self.filter = LETKF(self.locality(chosen), **{k: chosen[k] for k in names})
 
@@ -223,12 +246,14 @@ class LETKFCycle(_Tuned):
         return unmoved(background, found, self.kept)
 
     def _added(self, generator: MemberGenerator) -> Tensor:
-        """(M, C, H, W) scaled changes, which sum to zero over the members."""
-        rows = changing(self.setting)
+        """(M, C, H, W) scaled draws, which sum to zero over the members."""
         drawn = generator.fork("additive").rand((len(generator),)).numpy()
-        drawn = rows[(drawn * len(rows)).astype(int)]
-        found = self.additive * changes(self.setting, drawn)
-        return found - found.mean(0)
+        if self.sample == "errors":
+            found = self.errors[(drawn * len(self.errors)).astype(int)]
+        else:
+            rows = changing(self.setting)
+            found = changes(self.setting, rows[(drawn * len(rows)).astype(int)])
+        return self.additive * (found - found.mean(0))
 
     def memory(self) -> Arrays:
         """The adaptive inflation's field."""

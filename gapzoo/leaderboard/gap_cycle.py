@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -16,12 +14,8 @@ from gapzoo.leaderboard.methods import Case, Setting, checkpoint_for, tuned_opti
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.assimilation import Assimilation, constraint
 from gapzoo.tasks.flow import ensemble_filter
-from gapzoo.tasks.forecast_error import forecast_pairs
 from gapzoo.tasks.sampling import Sampling
 from gapzoo.tasks.settings import LEAST, static_error
-
-PAIRS = 100
-"""Forecasts from the truth that a model's errors are measured from."""
 
 
 @CYCLES.register("gap")
@@ -40,6 +34,7 @@ class GapCycle(CycleMethod):
             - ``static``: the static error as a share of the climate's variance, scale by scale,
               or ``measured``, mean squares of the forecaster's errors from the truth in the
               validation years by mode, instead of the network's own error; needed with ``speedy``;
+            - ``unbiased``: the mean of those errors is taken off every forecast;
             - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``fading``: power of the ensemble's variance over the climate's by which ``share`` and
@@ -57,6 +52,7 @@ class GapCycle(CycleMethod):
         "start_sigma": 0.3,
         "inflation": 1.0,
         "static": None,
+        "unbiased": False,
         "filter": None,
         "share": 0.0,
         "fading": 0.0,
@@ -98,6 +94,7 @@ class GapCycle(CycleMethod):
     def _task(self, chosen: dict[str, Any]) -> Assimilation:
         form, given = chosen["form"], {k: chosen[k] for k in self.defaults}
         inflation, static, where = (given.pop(k) for k in ("inflation", "static", "filter"))
+        self.unbiased = given.pop("unbiased")
         hybrid = form == "hybrid"
         return Assimilation(
             prior=self.prior.prior,
@@ -113,27 +110,23 @@ class GapCycle(CycleMethod):
         if form in ("none", "renoise"):
             return None
         if static == "measured":
-            values = inflation * self.measured.eigenvalues
-            return self.measured.with_eigenvalues(values.clamp(min=LEAST))
+            found = self.measured()
+            return found.with_eigenvalues((inflation * found.eigenvalues).clamp(min=LEAST))
         if isinstance(static, str):
             raise GapzooError(f"static '{static}'; give a share of the climate, or 'measured'")
         return static_error(
             self.prior, self.network_of_model, self.protocol.hours, inflation, static
         )
 
-    @cached_property
     def measured(self) -> ZonalCovariance:
         """Covariance of the model's errors over a cycle, in the modes of the prior."""
-        setting, basis = self.setting, self.prior.covariance
+        basis = self.prior.covariance
         if basis is None:
             raise GapzooError(
                 f"'{self.prior.name}' has no modes to measure errors in; give static="
             )
-        every = setting.archive.indices(*setting.validate)
-        rows = every[np.linspace(0, len(every) - 1, PAIRS).astype(int)]
-        found = forecast_pairs(self.model, setting.reader, rows, self.protocol.hours)
-        scale = setting.world.std / self.prior.world.std
-        return basis.of((found[0] - found[1]) * scale)
+        left = self.errors - self.errors.mean(0) if self.unbiased else self.errors
+        return basis.of(left * self.setting.world.std / self.prior.world.std)
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""

@@ -1,5 +1,7 @@
 """Cycled methods on a tiny world: known answers, kills, divergence, tuning."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,37 @@ def test_additive_inflation_adds_scaled_changes_whose_mean_is_none(archive):
     again = method.analyse(here, background, MemberGenerator(1, M))
     assert torch.equal(found, again)
     assert not torch.allclose(found, method.analyse(here, background, MemberGenerator(2, M)))
+
+
+def test_a_models_mean_error_is_taken_off_and_the_rest_is_added_to_the_members(archive):
+    """Persistence errs by what changes in a cycle: known from the archive alone."""
+    setting = dataclasses.replace(setting_of(archive, []), validate=("2002-01-01", "2003-12-30"))
+    rows = archive.indices(*setting.validate)
+    rows = rows[np.linspace(0, len(rows) - 1, cycles.PAIRS).astype(int)]
+    runs = archive.runs
+    rows = rows[runs[rows] == runs[rows + 1]]
+    world, later = setting.world, archive.times[rows + 1]
+    forecasts = world.normalise(setting.reader.physical(rows)[:, None], later)[:, 0]
+    errors = forecasts - setting.reader.state(rows + 1)
+    options = {**LOCAL, "rtps": 0.0, "forecaster": "persistence", "unbiased": True}
+    options |= {"sample": "errors", "additive": 0.5}
+    method = cycles.CYCLES.build("letkf", setting=setting, protocol=protocol(), **options)
+    network = Network(setting.world, 0.5, 3)
+    network.label, network.errors = "0.5", 1e6 * network.errors
+    method.prepare(network)
+    before, here = (case(setting, network, row, 0) for row in (800, 801))
+    background = torch.zeros(M, *setting.world.shape)
+    carried = method.carry(background, before, here, MemberGenerator(1, M))
+    method.unbiased = False
+    taken = method.carry(background, before, here, MemberGenerator(1, M)) - carried
+    torch.testing.assert_close(taken[3], errors.mean(0), rtol=1e-4, atol=1e-4)
+    found = method.analyse(here, background, MemberGenerator(1, M))
+    assert found.mean(0).abs().max() < 1e-3
+    expected = 0.5**2 * errors.var(0).mean().item()
+    assert found.var(0).mean().item() == pytest.approx(expected, rel=0.15)
+    with expect(GapzooError, "sample 'guess'"):
+        method.options["sample"] = "guess"
+        method.prepare(network)
 
 
 def test_methods_rank_as_they_must(archive):

@@ -36,7 +36,9 @@ def tune(args: argparse.Namespace) -> None:
     grid = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
     wanted, archive = protocol.load(args.protocol), Archive(args.archive)
     where = {"folder": args.folder, "device": args.device, "processes": args.processes}
-    found = rows.tune(wanted, archive, args.entry, grid, **where)
+    earlier = (wanted, archive, args.entry, args.folder)
+    before = rows.tuned_before(*earlier) if args.add else []
+    found = rows.joined(before, rows.tune(wanted, archive, args.entry, grid, **where))
     for row in found["tried"]:
         CONSOLE.print(row)
     path = rows.save({**found, "entry": f"{args.entry}.tuned"}, args.folder)
@@ -118,6 +120,7 @@ def add(commands: Any) -> None:
     tunes.add_argument("options", nargs="*", help="key=[value,value,...]")
     tunes.add_argument("--archive", type=Path, default=Path("archives/speedy-t21.zarr"))
     tunes.add_argument("--folder", type=Path, default=Path("evaluation/tuning"))
+    tunes.add_argument("--add", action="store_true", help="to what was tried before")
     for each in (runs, tunes):
         each.add_argument("--processes", type=int, default=1, help="that share the cases")
         each.add_argument("--device", default="cpu", help="that networks compute on, such as cuda")

@@ -325,15 +325,50 @@ def tune(
         tried.append({"options": options, metric: {k: v[metric] for k, v in scores.items()}})
     for journal in journals:
         journal.clear()
-    settings = tried[0][metric]
-    best = {s: _least(tried, metric, s) for s in settings}
     return {
         "entry": entry,
         "protocol": protocol.name,
-        "best": best,
+        "protocol_hash": protocol.hash,
+        "archive_hash": archive.hash,
+        "best": _best(tried, metric),
         "tried": tried,
         **versions(device),
     }
+
+
+def tuned_before(
+    protocol: Protocol, archive: Archive, entry: str, folder: Path
+) -> list[dict[str, Any]]:
+    """What an earlier tuning tried, to be added to.
+
+    Raises:
+        GapzooError: where there is none, or one of another protocol or archive.
+    """
+    path = folder / f"{protocol.name}.{entry}.tuned.json"
+    if not path.exists():
+        raise GapzooError(f"there is no {path} to add to; leave --add out")
+    before = _read(path)
+    for key, own in (("protocol_hash", protocol.hash), ("archive_hash", archive.hash)):
+        if before.get(key) != own:
+            raise GapzooError(
+                f"{path} has {key} {before.get(key)}, this tuning {own}; they cannot be compared, "
+                "leave --add out or name another --folder"
+            )
+    return list(before["tried"])
+
+
+def joined(
+    before: list[dict[str, Any]], found: dict[str, Any], metric: str = "crps"
+) -> dict[str, Any]:
+    """What ``tune`` gave, with what was tried before; options tried twice count as now."""
+    new = [row["options"] for row in found["tried"]]
+    tried = [row for row in before if row["options"] not in new] + found["tried"]
+    return {**found, "best": _best(tried, metric), "tried": tried}
+
+
+def _best(tried: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """Options by setting."""
+    return {s: _least(tried, metric, s) for s in tried[0][metric]}
 
 
 def _least(tried: list[dict[str, Any]], metric: str, setting: str) -> dict[str, Any]:

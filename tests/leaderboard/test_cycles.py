@@ -228,6 +228,25 @@ def test_tuning_keeps_the_best_of_each_network_and_a_run_takes_it(archive, tmp_p
     assert best == tried["crps"]
 
 
+def test_a_tuning_is_added_to_what_was_tried_before(archive, tmp_path):
+    """In two goes as in one; not to that of another protocol."""
+    grid = {"forecaster": ["test.damped"], "vertical": [0.01]}
+    wanted = protocol(cases=1, lead_days=8)
+    whole = rows.tune(wanted, archive, "letkf", grid | {"length": [9e6, 1e5]})
+    with expect(GapzooError, "no", "to add to"):
+        rows.tuned_before(wanted, archive, "letkf", tmp_path)
+    before: list = []
+    for length in (9e6, 1e5, 1e5):
+        found = rows.joined(
+            before, rows.tune(wanted, archive, "letkf", grid | {"length": [length]})
+        )
+        rows.save({**found, "entry": "letkf.tuned"}, tmp_path)
+        before = rows.tuned_before(wanted, archive, "letkf", tmp_path)
+    assert found["tried"] == whole["tried"] and found["best"] == whole["best"]
+    with expect(GapzooError, "protocol_hash", "leave --add out"):
+        rows.tuned_before(protocol(cases=1, lead_days=9), archive, "letkf", tmp_path)
+
+
 def test_sondes_observe_from_land_and_protocols_of_old_keep_their_hash(archive):
     settings = {"cases": 1, "lead_days": 5, "densities": [], "cycling": {"sondes": 6}}
     row = run(archive, "letkf", LOCAL, **settings)

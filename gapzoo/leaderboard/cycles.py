@@ -23,6 +23,7 @@ from gapzoo.baselines.var3d import Var3D
 from gapzoo.checkpoint import Checkpoint
 from gapzoo.core import GapzooError, MemberGenerator, Registry, nearest
 from gapzoo.forecasters import FORECASTERS, Forecaster, needs_checkpoint
+from gapzoo.leaderboard.bias import Bias
 from gapzoo.leaderboard.methods import (
     Case,
     ClimatologyMethod,
@@ -61,7 +62,7 @@ class CycleMethod(ABC):
         self.members = ensemble or protocol.members
         self.model: Forecaster
         self.network_of_model: Checkpoint | None = None
-        self._named, self.unbiased = forecaster, False
+        self._named, self.bias = forecaster, Bias(0.0)
         if not needs_checkpoint(forecaster):
             changed = {"parameters": dict(protocol.cycling.parameters)}
             extra = changed if forecaster == "speedy" else {}
@@ -94,14 +95,11 @@ class CycleMethod(ABC):
         found = self.model.step(analysis, before.time, hours, before.forcing, generator)
         if not torch.isfinite(found).all():
             raise Diverged(f"a forecast to {here.time} is not finite")
-        return found - self.errors.mean(0) if self.unbiased else found
+        return self.bias.off(found)
 
     @cached_property
     def errors(self) -> Tensor:
-        """(N, C, H, W) of the model's forecasts over a cycle from truths of the validation years.
-
-        With ``unbiased`` their mean is taken off every forecast.
-        """
+        """(N, C, H, W) of the model over a cycle, from truths of the validation years."""
         setting = self.setting
         every = setting.archive.indices(*setting.validate)
         rows = every[np.linspace(0, len(every) - 1, PAIRS).astype(int)]
@@ -119,10 +117,11 @@ class CycleMethod(ABC):
 
     def memory(self) -> Arrays:
         """What must be kept besides the analysis to go on."""
-        return {}
+        return self.bias.memory()
 
-    def remember(self, memory: Arrays) -> None:  # noqa: B027
+    def remember(self, memory: Arrays) -> None:
         """Take what ``memory`` gave."""
+        self.bias.remember(memory)
 
     def provenance(self) -> dict[str, Any]:
         """What the row says of this method."""
@@ -209,7 +208,7 @@ class LETKFCycle(_Tuned):
     ``additive`` times draws from ``sample``, less their mean, are added to the forecasts
     beforehand: for errors of the model (Whitaker & Hamill 2012, sect. 3b). A sample is ``changes``
     (over a day in the training years) or ``errors`` (the model's own over a cycle, from truths of
-    the validation years). With ``unbiased`` the mean of the latter is taken off every forecast.
+    the validation years). ``debias`` is the rate of ``Bias``.
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -221,7 +220,7 @@ class LETKFCycle(_Tuned):
         "adaptive": 0.0,
         "additive": 0.0,
         "sample": "changes",
-        "unbiased": False,
+        "debias": 0.0,
         "kept": [],
     }
 
@@ -230,7 +229,7 @@ class LETKFCycle(_Tuned):
         super().prepare(network)
         chosen = self.chosen()
         self.kept = self.setting.world.channels.positions(chosen["kept"])
-        self.unbiased = chosen["unbiased"]
+        self.bias = Bias(float(chosen["debias"]))
         self.additive, self.sample = float(chosen["additive"]), chosen["sample"]
         if self.sample not in ("changes", "errors"):
             raise GapzooError(f"sample '{self.sample}'; it is 'changes' or 'errors'")
@@ -256,12 +255,13 @@ class LETKFCycle(_Tuned):
         return self.additive * (found - found.mean(0))
 
     def memory(self) -> Arrays:
-        """The adaptive inflation's field."""
+        """The bias, and the adaptive inflation's field."""
         field = self.filter.field
-        return {} if field is None else {"inflation": field.numpy()}
+        return super().memory() | ({} if field is None else {"inflation": field.numpy()})
 
     def remember(self, memory: Arrays) -> None:
         """See CycleMethod."""
+        super().remember(memory)
         self.filter.field = None
         if "inflation" in memory:
             self.filter.field = torch.from_numpy(memory["inflation"].copy())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.leaderboard.bias import Bias
 from gapzoo.leaderboard.cycles import CYCLES, CycleMethod
 from gapzoo.leaderboard.methods import Case, Setting, checkpoint_for, tuned_options
 from gapzoo.leaderboard.protocol import Protocol
@@ -34,7 +35,7 @@ class GapCycle(CycleMethod):
             - ``static``: the static error as a share of the climate's variance, scale by scale,
               or ``measured``, mean squares of the forecaster's errors from the truth in the
               validation years by mode, instead of the network's own error; needed with ``speedy``;
-            - ``unbiased``: the mean of those errors is taken off every forecast;
+            - ``debias``: rate at which the model's bias is learnt (``gapzoo.leaderboard.bias``);
             - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``fading``: power of the ensemble's variance over the climate's by which ``share`` and
@@ -52,7 +53,7 @@ class GapCycle(CycleMethod):
         "start_sigma": 0.3,
         "inflation": 1.0,
         "static": None,
-        "unbiased": False,
+        "debias": 0.0,
         "filter": None,
         "share": 0.0,
         "fading": 0.0,
@@ -94,7 +95,7 @@ class GapCycle(CycleMethod):
     def _task(self, chosen: dict[str, Any]) -> Assimilation:
         form, given = chosen["form"], {k: chosen[k] for k in self.defaults}
         inflation, static, where = (given.pop(k) for k in ("inflation", "static", "filter"))
-        self.unbiased = given.pop("unbiased")
+        self.bias = Bias(given.pop("debias"))
         hybrid = form == "hybrid"
         return Assimilation(
             prior=self.prior.prior,
@@ -125,8 +126,7 @@ class GapCycle(CycleMethod):
             raise GapzooError(
                 f"'{self.prior.name}' has no modes to measure errors in; give static="
             )
-        left = self.errors - self.errors.mean(0) if self.unbiased else self.errors
-        return basis.of(left * self.setting.world.std / self.prior.world.std)
+        return basis.of(self.errors * self.setting.world.std / self.prior.world.std)
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""

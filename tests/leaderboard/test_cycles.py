@@ -45,7 +45,8 @@ def archive(tmp_path_factory):
 def protocol(**changes) -> Protocol:
     settings = {"world": "toy", "period": ["2004-01-01", "2004-12-31"], "cases": 2, "members": M}
     settings |= {"densities": [0.5], "lead_days": 12, "hours": 24}
-    settings["cycling"] = Cycling(spin_up_days=4, withheld=0.2, **changes.pop("cycling", {}))
+    cycling = {"spin_up_days": 4, "withheld": 0.2} | changes.pop("cycling", {})
+    settings["cycling"] = Cycling(**cycling)
     return Protocol(name="toy-cycle", track="cycle", **(settings | changes))
 
 
@@ -116,7 +117,7 @@ def test_additive_inflation_adds_scaled_changes_whose_mean_is_none(archive):
     assert not torch.allclose(found, method.analyse(here, background, MemberGenerator(2, M)))
 
 
-def test_a_models_mean_error_is_taken_off_and_the_rest_is_added_to_the_members(archive):
+def test_errors_of_the_model_are_added_to_the_members(archive):
     """Persistence errs by what changes in a cycle: known from the archive alone."""
     setting = dataclasses.replace(setting_of(archive, []), validate=("2002-01-01", "2003-12-30"))
     rows = archive.indices(*setting.validate)
@@ -126,18 +127,14 @@ def test_a_models_mean_error_is_taken_off_and_the_rest_is_added_to_the_members(a
     world, later = setting.world, archive.times[rows + 1]
     forecasts = world.normalise(setting.reader.physical(rows)[:, None], later)[:, 0]
     errors = forecasts - setting.reader.state(rows + 1)
-    options = {**LOCAL, "rtps": 0.0, "forecaster": "persistence", "unbiased": True}
+    options = {**LOCAL, "rtps": 0.0, "forecaster": "persistence"}
     options |= {"sample": "errors", "additive": 0.5}
     method = cycles.CYCLES.build("letkf", setting=setting, protocol=protocol(), **options)
     network = Network(setting.world, 0.5, 3)
     network.label, network.errors = "0.5", 1e6 * network.errors
     method.prepare(network)
-    before, here = (case(setting, network, row, 0) for row in (800, 801))
-    background = torch.zeros(M, *setting.world.shape)
-    carried = method.carry(background, before, here, MemberGenerator(1, M))
-    method.unbiased = False
-    taken = method.carry(background, before, here, MemberGenerator(1, M)) - carried
-    torch.testing.assert_close(taken[3], errors.mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(method.errors, errors, rtol=1e-4, atol=1e-4)
+    here, background = case(setting, network, 801, 0), torch.zeros(M, *setting.world.shape)
     found = method.analyse(here, background, MemberGenerator(1, M))
     assert found.mean(0).abs().max() < 1e-3
     expected = 0.5**2 * errors.var(0).mean().item()
@@ -145,6 +142,38 @@ def test_a_models_mean_error_is_taken_off_and_the_rest_is_added_to_the_members(a
     with expect(GapzooError, "sample 'guess'"):
         method.options["sample"] = "guess"
         method.prepare(network)
+
+
+@FORECASTERS.register("test.biased")
+class Biased(Damped):
+    """Errs by three spreads, everywhere and always."""
+
+    def step(self, state, time, hours, forcing=None, generator=None):
+        return super().step(state, time, hours, forcing, generator) + 3
+
+
+def test_a_models_bias_is_learnt_and_kept_through_a_kill(archive, tmp_path, monkeypatch):
+    """With it the scores are near those of the model without one."""
+    setup = {"cases": 1, "lead_days": 40, "densities": [1.0]}
+    setup["cycling"] = {"spin_up_days": 25, "withheld": 0.0}
+    crps = {}
+    for name, model, rate in (
+        ("right", "test.damped", 0.0),
+        ("wrong", "test.biased", 0.0),
+        ("learnt", "test.biased", 0.2),
+    ):
+        options = {**LOCAL, "forecaster": model, "debias": rate}
+        crps[name] = run(archive, "letkf", options, **setup)["scores"]["1"]["crps"]
+    assert crps["wrong"] > 1.5 * crps["right"]
+    assert crps["learnt"] - crps["right"] < 0.2 * (crps["wrong"] - crps["right"])
+    kill(monkeypatch, 20)
+    given = (archive, "letkf", dict(options), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        rows.store(protocol(**setup), *given)
+    found = rows._read(rows.store(protocol(**setup), *given))
+    assert found["scores"]["1"]["crps"] == crps["learnt"]
+    with expect(GapzooError, "rate 2"):
+        run(archive, "letkf", {**options, "debias": 2}, **setup)
 
 
 def test_methods_rank_as_they_must(archive):

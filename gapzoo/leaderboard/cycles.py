@@ -8,7 +8,6 @@ model unless the protocol changes its physics.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,8 +36,8 @@ from gapzoo.tasks.forecast_error import forecast_pairs
 
 CYCLES = Registry("entry", "gapzoo.leaderboard")
 """Cycled methods by entry name."""
-PAIRS = 100
-"""Forecasts from the truth that a model's errors are measured from."""
+PAIRS, LEAST_PAIRS = 100, 40
+"""Forecasts from the truth that a model's errors are measured from, and at long leads."""
 
 
 class Diverged(GapzooError):
@@ -63,6 +62,7 @@ class CycleMethod(ABC):
         self.model: Forecaster
         self.network_of_model: Checkpoint | None = None
         self._named, self.bias = forecaster, Bias(0.0)
+        self._errors: dict[int, Tensor] = {}
         if not needs_checkpoint(forecaster):
             changed = {"parameters": dict(protocol.cycling.parameters)}
             extra = changed if forecaster == "speedy" else {}
@@ -97,14 +97,20 @@ class CycleMethod(ABC):
             raise Diverged(f"a forecast to {here.time} is not finite")
         return self.bias.off(found)
 
-    @cached_property
-    def errors(self) -> Tensor:
-        """(N, C, H, W) of the model over a cycle, from truths of the validation years."""
-        setting = self.setting
-        every = setting.archive.indices(*setting.validate)
-        rows = every[np.linspace(0, len(every) - 1, PAIRS).astype(int)]
-        forecasts, truths, _ = forecast_pairs(self.model, setting.reader, rows, self.protocol.hours)
-        return forecasts - truths
+    def errors(self, hours: int = 0) -> Tensor:
+        """(N, C, H, W) of the model from truths of the validation years.
+
+        Args:
+            hours: lead; a cycle's length where 0. PAIRS forecasts of that, fewer of longer ones.
+        """
+        setting, own = self.setting, self.protocol.hours
+        if (hours := hours or own) not in self._errors:
+            every = setting.archive.indices(*setting.validate)
+            count = max(LEAST_PAIRS, PAIRS * own // hours)
+            rows = every[np.linspace(0, len(every) - 1, count).astype(int)]
+            forecasts, truths, _ = forecast_pairs(self.model, setting.reader, rows, hours)
+            self._errors[hours] = forecasts - truths
+        return self._errors[hours]
 
     @abstractmethod
     def analyse(self, here: Case, background: Tensor | None, generator: MemberGenerator) -> Tensor:
@@ -248,7 +254,7 @@ class LETKFCycle(_Tuned):
         """(M, C, H, W) scaled draws, which sum to zero over the members."""
         drawn = generator.fork("additive").rand((len(generator),)).numpy()
         if self.sample == "errors":
-            found = self.errors[(drawn * len(self.errors)).astype(int)]
+            found = self.errors()[(drawn * len(self.errors())).astype(int)]
         else:
             rows = changing(self.setting)
             found = changes(self.setting, rows[(drawn * len(rows)).astype(int)])

@@ -35,6 +35,9 @@ class GapCycle(CycleMethod):
             - ``static``: the static error as a share of the climate's variance, scale by scale,
               or ``measured``, mean squares of the forecaster's errors from the truth in the
               validation years by mode, instead of the network's own error; needed with ``speedy``;
+            - ``over``, of ``measured``: hours that the errors grow over, whose mean square is
+              divided by the number of cycles in them. Errors of six hours that are new every time
+              are the same either way; those that go on in one direction count as often;
             - ``debias``: rate at which the model's bias is learnt (``gapzoo.leaderboard.bias``);
             - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
@@ -53,6 +56,7 @@ class GapCycle(CycleMethod):
         "start_sigma": 0.3,
         "inflation": 1.0,
         "static": None,
+        "over": 0,
         "debias": 0.0,
         "filter": None,
         "share": 0.0,
@@ -95,6 +99,7 @@ class GapCycle(CycleMethod):
     def _task(self, chosen: dict[str, Any]) -> Assimilation:
         form, given = chosen["form"], {k: chosen[k] for k in self.defaults}
         inflation, static, where = (given.pop(k) for k in ("inflation", "static", "filter"))
+        self.over = given.pop("over") or self.protocol.hours
         self.bias = Bias(given.pop("debias"))
         hybrid = form == "hybrid"
         return Assimilation(
@@ -120,13 +125,15 @@ class GapCycle(CycleMethod):
         )
 
     def measured(self) -> ZonalCovariance:
-        """Covariance of the model's errors over a cycle, in the modes of the prior."""
+        """Covariance of what the model's errors add in a cycle, in the modes of the prior."""
         basis = self.prior.covariance
         if basis is None:
             raise GapzooError(
                 f"'{self.prior.name}' has no modes to measure errors in; give static="
             )
-        return basis.of(self.errors * self.setting.world.std / self.prior.world.std)
+        cycles = self.over / self.protocol.hours
+        scale = self.setting.world.std / self.prior.world.std
+        return basis.of(self.errors(self.over) * scale / cycles**0.5)
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""

@@ -133,7 +133,7 @@ def test_errors_of_the_model_are_added_to_the_members(archive):
     network = Network(setting.world, 0.5, 3)
     network.label, network.errors = "0.5", 1e6 * network.errors
     method.prepare(network)
-    torch.testing.assert_close(method.errors, errors, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(method.errors(), errors, rtol=1e-4, atol=1e-4)
     here, background = case(setting, network, 801, 0), torch.zeros(M, *setting.world.shape)
     found = method.analyse(here, background, MemberGenerator(1, M))
     assert found.mean(0).abs().max() < 1e-3

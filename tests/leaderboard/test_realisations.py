@@ -115,6 +115,17 @@ def test_a_tuned_cycle_takes_each_networks_own_options(settings, models, tmp_pat
     assert method.provenance()["options"]["tuned"]["0.9"] == {"static": 0.1}
 
 
+def persisted(setting, steps: int, count: int) -> torch.Tensor:
+    """Errors of persistence over some steps, from states of 1980."""
+    rows, runs = setting.archive.indices("1980-01-01", "1980-12-31"), setting.archive.runs
+    rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+    rows = rows[rows + steps < len(setting.archive.times)]
+    rows = rows[runs[rows] == runs[rows + steps]]
+    later = setting.archive.times[rows + steps]
+    forecasts = setting.world.normalise(setting.reader.physical(rows)[:, None], later)[:, 0]
+    return forecasts - setting.reader.state(rows + steps)
+
+
 def test_a_static_error_is_what_the_model_errs_by_in_the_validation_years(settings, models):
     """Persistence errs by what changes in a cycle; normalisation is the checkpoint's either way."""
     found = []
@@ -131,17 +142,13 @@ def test_a_static_error_is_what_the_model_errs_by_in_the_validation_years(settin
             **FAST,
         )
         found.append(method.task.error.eigenvalues)
-    own = settings[0]
-    rows = own.archive.indices("1980-01-01", "1980-12-31")
-    rows = rows[np.linspace(0, len(rows) - 1, 100).astype(int)]
-    rows, runs = rows[rows + 1 < len(own.archive.times)], own.archive.runs
-    rows = rows[runs[rows] == runs[rows + 1]]
-    later = own.archive.times[rows + 1]
-    forecasts = own.world.normalise(own.reader.physical(rows)[:, None], later)[:, 0]
-    errors = forecasts - own.reader.state(rows + 1)
-    expected = 0.5 * method.prior.covariance.of(errors).eigenvalues
+    expected = 0.5 * method.prior.covariance.of(persisted(settings[0], 1, 100)).eigenvalues
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
+    hours = method.protocol.hours
+    longer = method._task({**method.chosen(""), "over": 2 * hours}).error.eigenvalues
+    expected = 0.5 / 2 * method.prior.covariance.of(persisted(settings[0], 2, 50)).eigenvalues
+    torch.testing.assert_close(longer, expected, rtol=1e-4, atol=1e-7)
     with expect(GapzooError, "static 'guessed'"):
         method._task({**method.chosen(""), "static": "guessed"})
 

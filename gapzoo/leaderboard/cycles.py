@@ -22,7 +22,6 @@ from gapzoo.baselines.var3d import Var3D
 from gapzoo.checkpoint import Checkpoint
 from gapzoo.core import GapzooError, MemberGenerator, Registry, nearest
 from gapzoo.forecasters import FORECASTERS, Forecaster, needs_checkpoint
-from gapzoo.leaderboard.bias import Bias
 from gapzoo.leaderboard.methods import (
     Case,
     ClimatologyMethod,
@@ -61,7 +60,7 @@ class CycleMethod(ABC):
         self.members = ensemble or protocol.members
         self.model: Forecaster
         self.network_of_model: Checkpoint | None = None
-        self._named, self.bias = forecaster, Bias(0.0)
+        self._named = forecaster
         self._errors: dict[int, Tensor] = {}
         if not needs_checkpoint(forecaster):
             changed = {"parameters": dict(protocol.cycling.parameters)}
@@ -95,10 +94,14 @@ class CycleMethod(ABC):
         found = self.model.step(analysis, before.time, hours, before.forcing, generator)
         if not torch.isfinite(found).all():
             raise Diverged(f"a forecast to {here.time} is not finite")
-        return self.bias.off(found)
+        return found
 
     def errors(self, hours: int = 0) -> Tensor:
-        """(N, C, H, W) of the model from truths of the validation years.
+        """(N, C, H, W) that the model's own errors add in a cycle, from validation years.
+
+        Forecasts from truths, less their truths, over the root of the number of cycles in the lead.
+        Errors that are new every time have that mean square at any lead; those that go on in one
+        direction count as often as there are cycles, as they do where nothing observes them.
 
         Args:
             hours: lead; a cycle's length where 0. PAIRS forecasts of that, fewer of longer ones.
@@ -109,7 +112,7 @@ class CycleMethod(ABC):
             count = max(LEAST_PAIRS, PAIRS * own // hours)
             rows = every[np.linspace(0, len(every) - 1, count).astype(int)]
             forecasts, truths, _ = forecast_pairs(self.model, setting.reader, rows, hours)
-            self._errors[hours] = forecasts - truths
+            self._errors[hours] = (forecasts - truths) / (hours / own) ** 0.5
         return self._errors[hours]
 
     @abstractmethod
@@ -123,11 +126,10 @@ class CycleMethod(ABC):
 
     def memory(self) -> Arrays:
         """What must be kept besides the analysis to go on."""
-        return self.bias.memory()
+        return {}
 
-    def remember(self, memory: Arrays) -> None:
+    def remember(self, memory: Arrays) -> None:  # noqa: B027
         """Take what ``memory`` gave."""
-        self.bias.remember(memory)
 
     def provenance(self) -> dict[str, Any]:
         """What the row says of this method."""
@@ -213,8 +215,8 @@ class LETKFCycle(_Tuned):
     ``kept`` names channels or variables that analyses leave as the forecasts have them.
     ``additive`` times draws from ``sample``, less their mean, are added to the forecasts
     beforehand: for errors of the model (Whitaker & Hamill 2012, sect. 3b). A sample is ``changes``
-    (over a day in the training years) or ``errors`` (the model's own over a cycle, from truths of
-    the validation years). ``debias`` is the rate of ``Bias``.
+    (over a day in the training years) or ``errors`` (the model's own from truths of the validation
+    years, a cycle's share of those after ``over`` hours, see ``CycleMethod.errors``).
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -226,7 +228,7 @@ class LETKFCycle(_Tuned):
         "adaptive": 0.0,
         "additive": 0.0,
         "sample": "changes",
-        "debias": 0.0,
+        "over": 0,
         "kept": [],
     }
 
@@ -235,7 +237,7 @@ class LETKFCycle(_Tuned):
         super().prepare(network)
         chosen = self.chosen()
         self.kept = self.setting.world.channels.positions(chosen["kept"])
-        self.bias = Bias(float(chosen["debias"]))
+        self.over = int(chosen["over"])
         self.additive, self.sample = float(chosen["additive"]), chosen["sample"]
         if self.sample not in ("changes", "errors"):
             raise GapzooError(f"sample '{self.sample}'; it is 'changes' or 'errors'")
@@ -254,20 +256,20 @@ class LETKFCycle(_Tuned):
         """(M, C, H, W) scaled draws, which sum to zero over the members."""
         drawn = generator.fork("additive").rand((len(generator),)).numpy()
         if self.sample == "errors":
-            found = self.errors()[(drawn * len(self.errors())).astype(int)]
+            errors = self.errors(self.over)
+            found = errors[(drawn * len(errors)).astype(int)]
         else:
             rows = changing(self.setting)
             found = changes(self.setting, rows[(drawn * len(rows)).astype(int)])
         return self.additive * (found - found.mean(0))
 
     def memory(self) -> Arrays:
-        """The bias, and the adaptive inflation's field."""
+        """The adaptive inflation's field."""
         field = self.filter.field
-        return super().memory() | ({} if field is None else {"inflation": field.numpy()})
+        return {} if field is None else {"inflation": field.numpy()}
 
     def remember(self, memory: Arrays) -> None:
         """See CycleMethod."""
-        super().remember(memory)
         self.filter.field = None
         if "inflation" in memory:
             self.filter.field = torch.from_numpy(memory["inflation"].copy())

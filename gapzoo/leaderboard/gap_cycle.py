@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.leaderboard.bias import Bias
 from gapzoo.leaderboard.cycles import CYCLES, CycleMethod
 from gapzoo.leaderboard.methods import Case, Setting, checkpoint_for, tuned_options
 from gapzoo.leaderboard.protocol import Protocol
@@ -35,10 +34,7 @@ class GapCycle(CycleMethod):
             - ``static``: the static error as a share of the climate's variance, scale by scale,
               or ``measured``, mean squares of the forecaster's errors from the truth in the
               validation years by mode, instead of the network's own error; needed with ``speedy``;
-            - ``over``, of ``measured``: hours that the errors grow over, whose mean square is
-              divided by the number of cycles in them. Errors of six hours that are new every time
-              are the same either way; those that go on in one direction count as often;
-            - ``debias``: rate at which the model's bias is learnt (``gapzoo.leaderboard.bias``);
+            - ``over``, of ``measured``: hours that the errors grow over (``CycleMethod.errors``);
             - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``fading``: power of the ensemble's variance over the climate's by which ``share`` and
@@ -57,7 +53,6 @@ class GapCycle(CycleMethod):
         "inflation": 1.0,
         "static": None,
         "over": 0,
-        "debias": 0.0,
         "filter": None,
         "share": 0.0,
         "fading": 0.0,
@@ -99,8 +94,7 @@ class GapCycle(CycleMethod):
     def _task(self, chosen: dict[str, Any]) -> Assimilation:
         form, given = chosen["form"], {k: chosen[k] for k in self.defaults}
         inflation, static, where = (given.pop(k) for k in ("inflation", "static", "filter"))
-        self.over = given.pop("over") or self.protocol.hours
-        self.bias = Bias(given.pop("debias"))
+        self.over = given.pop("over")
         hybrid = form == "hybrid"
         return Assimilation(
             prior=self.prior.prior,
@@ -131,9 +125,7 @@ class GapCycle(CycleMethod):
             raise GapzooError(
                 f"'{self.prior.name}' has no modes to measure errors in; give static="
             )
-        cycles = self.over / self.protocol.hours
-        scale = self.setting.world.std / self.prior.world.std
-        return basis.of(self.errors(self.over) * scale / cycles**0.5)
+        return basis.of(self.errors(self.over) * self.setting.world.std / self.prior.world.std)
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""

@@ -45,8 +45,7 @@ def archive(tmp_path_factory):
 def protocol(**changes) -> Protocol:
     settings = {"world": "toy", "period": ["2004-01-01", "2004-12-31"], "cases": 2, "members": M}
     settings |= {"densities": [0.5], "lead_days": 12, "hours": 24}
-    cycling = {"spin_up_days": 4, "withheld": 0.2} | changes.pop("cycling", {})
-    settings["cycling"] = Cycling(**cycling)
+    settings["cycling"] = Cycling(spin_up_days=4, withheld=0.2, **changes.pop("cycling", {}))
     return Protocol(name="toy-cycle", track="cycle", **(settings | changes))
 
 
@@ -142,38 +141,6 @@ def test_errors_of_the_model_are_added_to_the_members(archive):
     with expect(GapzooError, "sample 'guess'"):
         method.options["sample"] = "guess"
         method.prepare(network)
-
-
-@FORECASTERS.register("test.biased")
-class Biased(Damped):
-    """Errs by three spreads, everywhere and always."""
-
-    def step(self, state, time, hours, forcing=None, generator=None):
-        return super().step(state, time, hours, forcing, generator) + 3
-
-
-def test_a_models_bias_is_learnt_and_kept_through_a_kill(archive, tmp_path, monkeypatch):
-    """With it the scores are near those of the model without one."""
-    setup = {"cases": 1, "lead_days": 40, "densities": [1.0]}
-    setup["cycling"] = {"spin_up_days": 25, "withheld": 0.0}
-    crps = {}
-    for name, model, rate in (
-        ("right", "test.damped", 0.0),
-        ("wrong", "test.biased", 0.0),
-        ("learnt", "test.biased", 0.2),
-    ):
-        options = {**LOCAL, "forecaster": model, "debias": rate}
-        crps[name] = run(archive, "letkf", options, **setup)["scores"]["1"]["crps"]
-    assert crps["wrong"] > 1.5 * crps["right"]
-    assert crps["learnt"] - crps["right"] < 0.2 * (crps["wrong"] - crps["right"])
-    kill(monkeypatch, 20)
-    given = (archive, "letkf", dict(options), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        rows.store(protocol(**setup), *given)
-    found = rows._read(rows.store(protocol(**setup), *given))
-    assert found["scores"]["1"]["crps"] == crps["learnt"]
-    with expect(GapzooError, "rate 2"):
-        run(archive, "letkf", {**options, "debias": 2}, **setup)
 
 
 def test_methods_rank_as_they_must(archive):

@@ -25,7 +25,6 @@ from gapzoo.core.random import derive_seed
 from gapzoo.data.observations import ColumnStations, simulate, standard_errors, station_columns
 from gapzoo.data.observations.networks.stations import radiosondes
 from gapzoo.leaderboard import TRACKS, innovations
-from gapzoo.leaderboard.bias import Bias
 from gapzoo.leaderboard.cycles import CYCLES, CycleMethod, Diverged
 from gapzoo.leaderboard.journal import Journal
 from gapzoo.leaderboard.methods import METHODS, Case, Network, Setting, case, members_of
@@ -161,7 +160,7 @@ class _Alone(CycleMethod):
         self, setting: Setting, protocol: Protocol, entry: str, options: dict[str, Any]
     ) -> None:
         self.setting, self.protocol, self.members = setting, protocol, protocol.members
-        self.method, self.bias = METHODS.build(entry, setting=setting, **options), Bias(0.0)
+        self.method = METHODS.build(entry, setting=setting, **options)
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""
@@ -296,7 +295,6 @@ class _Start:
                 background = self.method.carry(analysis, before, here, streams)
             cpu.append(clock.process_time())
             analysis = self.method.analyse(here, background, generator.fork("analysis", here.time))
-            self.method.bias.learn(background, analysis)
             cpu.append(clock.process_time())
             part = self._score(here, background, analysis)
             part["cost"] = np.array([*np.diff(cpu), clock.monotonic() - wall])

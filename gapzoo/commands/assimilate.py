@@ -11,8 +11,6 @@ from gapzoo.commands import CONSOLE, command
 
 def assimilate(args: argparse.Namespace) -> None:
     """Analyses from a table of observations, by a recipe; goes on where it was stopped."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from gapzoo import checkpoint, recipe
     from gapzoo.data.observations import read_observations
     from gapzoo.report import assimilation as report
@@ -35,8 +33,7 @@ def assimilate(args: argparse.Namespace) -> None:
         attributes={"prior": prior.name, "prior_sha256": prior.hash, "seed": str(wanted.seed)},
     )
     _refuse_unknown(wanted.forcing, run.times)
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=CONSOLE) as bar:
+    with _bar() as bar:
         task = bar.add_task("analyses", total=len(run.times))
         run.run(lambda n: bar.advance(task, n))
     page, lines = report.write(run)
@@ -52,7 +49,7 @@ def _task(wanted: Any, prior: Any) -> Any:
     from gapzoo.tasks.assimilation import Assimilation
     from gapzoo.tasks.flow import ensemble_filter
     from gapzoo.tasks.sampling import Sampling
-    from gapzoo.tasks.settings import device_of, static_error
+    from gapzoo.tasks.settings import device_of, measured_error, static_error
 
     network, world = None, prior.world
     if needs_checkpoint(wanted.forecaster):
@@ -61,8 +58,11 @@ def _task(wanted: Any, prior: Any) -> Any:
         forecaster = network.forecaster_in(world)
     else:
         forecaster = FORECASTERS.build(wanted.forecaster, world=world)
-    error, letkf = None, None
-    if wanted.form not in ("none", "renoise"):
+    error: Any = None
+    letkf = None
+    if wanted.measured:
+        error = measured_error(prior, _errors(wanted, forecaster, world), wanted.inflation)
+    elif wanted.form not in ("none", "renoise"):
         static = wanted.static or None
         error = static_error(prior, network, wanted.hours, wanted.inflation, static)
     if wanted.form == "hybrid":
@@ -84,6 +84,26 @@ def _task(wanted: Any, prior: Any) -> Any:
         kept=wanted.kept,
         centred=wanted.centred,
     )
+
+
+def _errors(wanted: Any, forecaster: Any, world: Any) -> Any:
+    """What the forecaster's own errors add in a cycle, by examples."""
+    from gapzoo.data.archive import Archive
+    from gapzoo.data.module import Reader
+    from gapzoo.tasks.forecast_error import added_errors
+
+    reader = Reader(Archive(wanted.truth), world)
+    given = (forecaster, reader, wanted.truth_days, wanted.hours, wanted.measured)
+    with _bar() as bar:
+        task = bar.add_task("errors of the forecaster", total=None)
+        return added_errors(*given, lambda n, total: bar.update(task, advance=n, total=total))
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=CONSOLE)
 
 
 def _forcing(wanted: Any, world: Any) -> Any:

@@ -31,12 +31,10 @@ from gapzoo.leaderboard.methods import (
 )
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.leaderboard.statistics import Arrays
-from gapzoo.tasks.forecast_error import forecast_pairs
+from gapzoo.tasks.forecast_error import added_errors
 
 CYCLES = Registry("entry", "gapzoo.leaderboard")
 """Cycled methods by entry name."""
-PAIRS, LEAST_PAIRS = 100, 40
-"""Forecasts from the truth that a model's errors are measured from, and at long leads."""
 
 
 class Diverged(GapzooError):
@@ -97,22 +95,15 @@ class CycleMethod(ABC):
         return found
 
     def errors(self, hours: int = 0) -> Tensor:
-        """(N, C, H, W) that the model's own errors add in a cycle, from validation years.
-
-        Forecasts from truths, less their truths, over the root of the number of cycles in the lead.
-        Errors that are new every time have that mean square at any lead; those that go on in one
-        direction count as often as there are cycles, as they do where nothing observes them.
+        """(N, C, H, W) that the model adds in a cycle (``added_errors``), in validation years.
 
         Args:
-            hours: lead; a cycle's length where 0. PAIRS forecasts of that, fewer of longer ones.
+            hours: lead; a cycle's length where 0.
         """
-        setting, own = self.setting, self.protocol.hours
-        if (hours := hours or own) not in self._errors:
-            every = setting.archive.indices(*setting.validate)
-            count = max(LEAST_PAIRS, PAIRS * own // hours)
-            rows = every[np.linspace(0, len(every) - 1, count).astype(int)]
-            forecasts, truths, _ = forecast_pairs(self.model, setting.reader, rows, hours)
-            self._errors[hours] = (forecasts - truths) / (hours / own) ** 0.5
+        setting = self.setting
+        if hours not in self._errors:
+            given = (self.model, setting.reader, setting.validate, self.protocol.hours, hours)
+            self._errors[hours] = added_errors(*given)
         return self._errors[hours]
 
     @abstractmethod

@@ -8,14 +8,13 @@ import pandas as pd
 from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
-from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.leaderboard.cycles import CYCLES, CycleMethod
 from gapzoo.leaderboard.methods import Case, Setting, checkpoint_for, tuned_options
 from gapzoo.leaderboard.protocol import Protocol
 from gapzoo.tasks.assimilation import Assimilation, constraint
 from gapzoo.tasks.flow import ensemble_filter
 from gapzoo.tasks.sampling import Sampling
-from gapzoo.tasks.settings import LEAST, static_error
+from gapzoo.tasks.settings import measured_error, static_error
 
 
 @CYCLES.register("gap")
@@ -34,7 +33,7 @@ class GapCycle(CycleMethod):
             - ``static``: the static error as a share of the climate's variance, scale by scale,
               or ``measured``, mean squares of the forecaster's errors from the truth in the
               validation years by mode, instead of the network's own error; needed with ``speedy``;
-            - ``over``, of ``measured``: hours that the errors grow over (``CycleMethod.errors``);
+            - ``over``, of ``measured``: hours that the errors grow over (``added_errors``);
             - ``filter`` of ``hybrid``, see ``gapzoo.tasks.flow.ensemble_filter``;
             - ``share`` of ``hybrid``: part of the ensemble's covariance taken by scale;
             - ``fading``: power of the ensemble's variance over the climate's by which ``share`` and
@@ -110,22 +109,13 @@ class GapCycle(CycleMethod):
         if form in ("none", "renoise"):
             return None
         if static == "measured":
-            found = self.measured()
-            return found.with_eigenvalues((inflation * found.eigenvalues).clamp(min=LEAST))
+            scale = self.setting.world.std / self.prior.world.std
+            return measured_error(self.prior, self.errors(self.over) * scale, inflation)
         if isinstance(static, str):
             raise GapzooError(f"static '{static}'; give a share of the climate, or 'measured'")
         return static_error(
             self.prior, self.network_of_model, self.protocol.hours, inflation, static
         )
-
-    def measured(self) -> ZonalCovariance:
-        """Covariance of what the model's errors add in a cycle, in the modes of the prior."""
-        basis = self.prior.covariance
-        if basis is None:
-            raise GapzooError(
-                f"'{self.prior.name}' has no modes to measure errors in; give static="
-            )
-        return basis.of(self.errors(self.over) * self.setting.world.std / self.prior.world.std)
 
     def prepare(self, network: Any) -> None:
         """See CycleMethod."""

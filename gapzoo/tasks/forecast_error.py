@@ -14,7 +14,7 @@ coherence rho^2 = 1 - P / L these are P_l = L (1 - rho^2) / rho^2 and f_l = g f 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -58,6 +58,42 @@ def forecast_pairs(
         if progress:
             progress(1)
     return torch.cat(forecasts), reader.state(positions + ahead), reader.state(positions)
+
+
+PAIRS, LEAST_PAIRS = 100, 40
+"""Forecasts that a model's errors over a cycle are measured from, and over long leads."""
+
+
+def added_errors(
+    forecaster: Forecaster,
+    reader: Reader,
+    days: Sequence[str],
+    cycle: int,
+    hours: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """(N, C, H, W), normalised: what a model's own errors add in a cycle.
+
+    Forecasts from truths, less their truths, over the root of the number of cycles in the lead.
+    Errors that are new every time have that mean square at any lead; those that go on in one
+    direction count as often as there are cycles, as they do where nothing observes them.
+
+    Args:
+        forecaster: to be judged.
+        reader: of an archive of truths.
+        days: first and last, of years that the forecaster was not trained on.
+        cycle: hours between analyses.
+        hours: lead; ``cycle`` where 0. PAIRS forecasts of that, fewer of longer ones.
+        progress: called with 1 and how many there are after each forecast.
+    """
+    every, hours = reader.archive.indices(days[0], days[1]), hours or cycle
+    if not len(every):
+        raise GapzooError(f"{reader.archive.path} has no states from {days[0]} to {days[1]}")
+    count = max(LEAST_PAIRS, PAIRS * cycle // hours)
+    rows = every[np.linspace(0, len(every) - 1, count).astype(int)]
+    done = (lambda n: progress(n, len(rows))) if progress else None
+    forecasts, truths, _ = forecast_pairs(forecaster, reader, rows, hours, done)
+    return (forecasts - truths) / (hours / cycle) ** 0.5
 
 
 def error_covariance(errors: Tensor, inflation: float = 1.0) -> SpectralCovariance:

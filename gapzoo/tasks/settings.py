@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from gapzoo.core import GapzooError, nearest
 from gapzoo.core.world import World
@@ -218,3 +219,18 @@ def static_error(
         raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
     values = inflation * static * prior.covariance.eigenvalues
     return prior.covariance.with_eigenvalues(values.clamp(min=LEAST))
+
+
+def measured_error(prior: Trained, errors: Tensor, inflation: float = 1.0) -> ZonalCovariance:
+    """The static error of a model whose errors are known by examples.
+
+    Args:
+        prior: whose modes it is in.
+        errors: (N, C, H, W) that it adds in a cycle (``added_errors``), normalised as the prior's.
+        inflation: factor on the variances.
+    """
+    basis = prior.covariance
+    if basis is None:
+        raise GapzooError(f"'{prior.name}' has no modes to measure errors in; give static=")
+    found: ZonalCovariance = basis.of(errors)
+    return found.with_eigenvalues((inflation * found.eigenvalues).clamp(min=LEAST))

@@ -13,6 +13,7 @@ from gapzoo.forecasters.base import Forecaster
 from gapzoo.leaderboard import cycles, journal, rows
 from gapzoo.leaderboard.methods import Network, case, setting_of
 from gapzoo.leaderboard.protocol import Cycling, Protocol
+from gapzoo.tasks.forecast_error import PAIRS
 from gapzoo.tasks.sampling import NotFinite
 
 M = 24
@@ -120,7 +121,7 @@ def test_errors_of_the_model_are_added_to_the_members(archive):
     """Persistence errs by what changes in a cycle: known from the archive alone."""
     setting = dataclasses.replace(setting_of(archive, []), validate=("2002-01-01", "2003-12-30"))
     rows = archive.indices(*setting.validate)
-    rows = rows[np.linspace(0, len(rows) - 1, cycles.PAIRS).astype(int)]
+    rows = rows[np.linspace(0, len(rows) - 1, PAIRS).astype(int)]
     runs = archive.runs
     rows = rows[runs[rows] == runs[rows + 1]]
     world, later = setting.world, archive.times[rows + 1]

@@ -12,13 +12,15 @@ from models import saved, toy_forecaster, toy_prior
 from worlds import expect, toy_archive
 
 from gapzoo import checkpoint, cli
+from gapzoo.commands import assimilate
 from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader, world_of
 from gapzoo.data.observations import ColumnStations, Observations, simulate, standard_errors
 from gapzoo.recipe import read, typed
 from gapzoo.tasks import Sampling
-from gapzoo.tasks.assimilate import AssimilationRecipe, Run
+from gapzoo.tasks.assimilate import Run
 from gapzoo.tasks.assimilation import Assimilation
+from gapzoo.tasks.assimilation_recipe import AssimilationRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "assimilation"
 DAYS = pd.date_range("1980-02-01", periods=4, freq="D")
@@ -162,6 +164,24 @@ def test_the_command_writes_stores_reports_and_every_rejected_row(
     assert "holds another run" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_static_error_may_be_measured_from_truths(archive, tmp_path, capsys):
+    """Of persistence over two cycles: a cycle's share of what changes in the archive."""
+    saved(toy_prior(archive, wiener=True), tmp_path / "p")
+    days = ["1980-01-01", "1980-12-31"]
+    words = {"prior": str(tmp_path / "p"), "forecaster": "persistence", "hours": 24}
+    words |= {"measured": 48, "truth": str(archive.path), "truth_days": days, "inflation": 2.0}
+    wanted, prior = AssimilationRecipe(**words), checkpoint.load(tmp_path / "p")
+    found = assimilate._task(wanted, prior).error.eigenvalues
+    rows = archive.indices(*days)
+    rows = rows[np.linspace(0, len(rows) - 1, 50).astype(int)]
+    rows = rows[archive.runs[rows] == archive.runs[np.minimum(rows + 2, len(archive.times) - 1)]]
+    rows, reader = rows[rows + 2 < len(archive.times)], Reader(archive, prior.world)
+    later = prior.world.normalise(reader.physical(rows)[:, None], archive.times[rows + 2])[:, 0]
+    expected = prior.covariance.of(later - reader.state(rows + 2)).eigenvalues
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    assert "errors of the forecaster" in capsys.readouterr().out
+
+
 def test_recipes_that_cannot_be_are_named():
     for changes, part in (
         ({"form": "hybird"}, "did you mean 'hybrid'"),
@@ -170,6 +190,8 @@ def test_recipes_that_cannot_be_are_named():
         ({"sampling": {"step": 3}}, "no sampling option 'step'"),
         ({"filter": {"adaptive": 0.1}}, "adaptive inflation"),
         ({"form": "hybrid", "window": "start"}, "'hybrid' localises observations"),
+        ({"measured": 48}, "from the archive 'truth'"),
+        ({"measured": 48, "truth": "a.zarr", "form": "renoise"}, "has no static error"),
     ):
         with expect(GapzooError, part):
             AssimilationRecipe(**changes)

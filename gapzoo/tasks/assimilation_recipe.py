@@ -92,10 +92,19 @@ class AssimilationRecipe:
                 "'hybrid' localises observations by their places, which those after the analysis "
                 "have not; take form 'gaussian', or window 'end'"
             )
-        if bool(self.measured) != bool(self.truth):
-            raise GapzooError("a static error is 'measured' over hours from the archive 'truth'")
-        if self.measured and self.form in ("none", "renoise"):
-            raise GapzooError(f"form '{self.form}' has no static error; leave 'measured' out")
+        self._refuse_unmeasurable()
         if self.filter.get("adaptive"):
             raise GapzooError("adaptive inflation has a memory that no restart keeps; leave it out")
         Sampling.of(self.sampling)
+
+    def _refuse_unmeasurable(self) -> None:
+        """What is said of the measured error must fit together."""
+        if bool(self.measured) != bool(self.truth):
+            raise GapzooError("a static error is 'measured' over hours from the archive 'truth'")
+        if len(self.truth_days) != 2 or self.measured % self.hours:
+            raise GapzooError(
+                f"truth_days {self.truth_days}, measured {self.measured}; give a first and a last "
+                f"day, and a multiple of the cycle's {self.hours} h"
+            )
+        if self.measured and self.form in ("none", "renoise"):
+            raise GapzooError(f"form '{self.form}' has no static error; leave 'measured' out")

@@ -85,10 +85,13 @@ def added_errors(
         cycle: hours between analyses.
         hours: lead; ``cycle`` where 0. PAIRS forecasts of that, fewer of longer ones.
         progress: called with 1 and how many there are after each forecast.
+
+    Raises:
+        GapzooError: where the lead is no number of cycles, or the archive has none of the days.
     """
     every, hours = reader.archive.indices(days[0], days[1]), hours or cycle
-    if not len(every):
-        raise GapzooError(f"{reader.archive.path} has no states from {days[0]} to {days[1]}")
+    if hours % cycle:
+        raise GapzooError(f"errors over {hours} h; give a multiple of the cycle's {cycle} h")
     count = max(LEAST_PAIRS, PAIRS * cycle // hours)
     rows = every[np.linspace(0, len(every) - 1, count).astype(int)]
     done = (lambda n: progress(n, len(rows))) if progress else None

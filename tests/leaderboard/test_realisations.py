@@ -149,6 +149,8 @@ def test_a_static_error_is_what_the_model_errs_by_in_the_validation_years(settin
     longer = method._task({**method.chosen(""), "over": 2 * hours}).error.eigenvalues
     expected = 0.5 / 2 * method.prior.covariance.of(persisted(settings[0], 2, 50)).eigenvalues
     torch.testing.assert_close(longer, expected, rtol=1e-4, atol=1e-7)
+    with expect(GapzooError, "errors over 36 h", "multiple"):
+        method._task({**method.chosen(""), "over": 36})
     with expect(GapzooError, "static 'guessed'"):
         method._task({**method.chosen(""), "static": "guessed"})
 

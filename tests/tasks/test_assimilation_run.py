@@ -180,6 +180,9 @@ def test_a_static_error_may_be_measured_from_truths(archive, tmp_path, capsys):
     expected = prior.covariance.of(later - reader.state(rows + 2)).eigenvalues
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
     assert "errors of the forecaster" in capsys.readouterr().out
+    with expect(GapzooError, "has no step from 1950-01-01"):
+        late = dataclasses.replace(wanted, truth_days=["1950-01-01", "1950-12-31"])
+        assimilate._task(late, prior)
 
 
 def test_recipes_that_cannot_be_are_named():
@@ -192,6 +195,8 @@ def test_recipes_that_cannot_be_are_named():
         ({"form": "hybrid", "window": "start"}, "'hybrid' localises observations"),
         ({"measured": 48}, "from the archive 'truth'"),
         ({"measured": 48, "truth": "a.zarr", "form": "renoise"}, "has no static error"),
+        ({"measured": 45, "truth": "a.zarr"}, "multiple of the cycle's 6 h"),
+        ({"truth_days": ["1980-01-01"]}, "a first and a last day"),
     ):
         with expect(GapzooError, part):
             AssimilationRecipe(**changes)

@@ -169,6 +169,22 @@ class Prior:
             options = {"climatology": own, **options}
         return GUIDANCE.build(guidance, denoiser=bound, constraints=constraints, **options)
 
+    def mean(self, forcing: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """E[x | forcing] (B,C,H,W): what the denoiser makes of nothing at the highest noise.
+
+        Where the noise hides all of a state, the mean of what it may be is that of the forcing
+        alone. One evaluation; at zero noise input, whose answer is that of the mean over noise.
+
+        Args:
+            forcing: (B,K,H,W) conditioning of the denoiser.
+            shape: (C,H,W) of a state.
+        """
+        device = next((p.device for p in self.denoiser.parameters()), forcing.device)
+        nothing = torch.zeros(len(forcing), *shape, device=device)
+        last = torch.ones((), device=device)
+        with torch.no_grad():
+            return self.denoiser(nothing, last, cond=forcing.to(device)).mean
+
     @staticmethod
     def _fading(denoiser: Denoiser, learned: float) -> Denoiser:
         if not isinstance(denoiser, PreconditionedDenoiser):

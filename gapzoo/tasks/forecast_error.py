@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.module import Reader, hours_of
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.prior import GaussianForecast
@@ -35,10 +35,11 @@ def forecast_pairs(
     positions: np.ndarray,
     hours: int,
     progress: Callable[[int], None] | None = None,
+    draws: MemberGenerator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forecasts from the archive's own states, their truths, and those states.
 
-    (N, C, H, W) each, normalised.
+    (N, C, H, W) each, normalised; forecasts (N, M, C, H, W) where they are drawn.
 
     Args:
         forecaster: to be judged.
@@ -46,6 +47,7 @@ def forecast_pairs(
         positions: steps to start from; those whose target lies in another run are left out.
         hours: lead.
         progress: called with 1 after each forecast.
+        draws: a stream a member, for M draws of each forecast; None is one, without noise.
     """
     archive, ahead = reader.archive, hours // hours_of(reader.archive)
     positions = positions[positions + ahead < len(archive.times)]
@@ -54,11 +56,18 @@ def forecast_pairs(
     for position in positions:
         here = np.array([position])
         time, forcing = archive.times[position], reader.forcing(here)[0]
-        forecasts.append(forecaster.step(reader.state(here), time, hours, forcing))
+        streams = draws.fork("forecast", time) if draws else None
+        state = reader.state(here).expand(len(draws or here), -1, -1, -1)
+        forecasts.append(forecaster.step(state, time, hours, forcing, streams))
         if progress:
             progress(1)
-    return torch.cat(forecasts), reader.state(positions + ahead), reader.state(positions)
+    found = torch.stack(forecasts) if draws else torch.cat(forecasts)
+    return found, reader.state(positions + ahead), reader.state(positions)
 
+
+LEAST_POWER = 1e-12
+MOST_GAIN = 1.1
+"""Of a draw: where two draws share next to nothing what they share is not known, nor is g."""
 
 PAIRS, LEAST_PAIRS = 100, 40
 """Forecasts that a model's errors over a cycle are measured from, and over long leads."""
@@ -126,21 +135,36 @@ def mode_errors(
     with averages over forecasts and over the real and imaginary part. A tail of
     the climatology is one mode.
 
+    A forecaster that draws, f = m + d, brings a part of what is unknown with it, and its draws'
+    departures d are no reason to trust m less. Two draws of each forecast tell the two apart,
+    <m m> = <f f'>, <d d> = <f f> - <f f'>, so that
+
+        g = <x m> / <m m>,      P = (1 - <x m>^2 / (<m m> <x x>) - g^2 <d d> / <x x>) L
+
+    is what is left to add to g f, for x to be a draw of N(g m, its error).
+
     Args:
-        forecasts: (N, C, H, W) normalised.
+        forecasts: (N, C, H, W) normalised, or two draws of each, (N, 2, C, H, W).
         truths: (N, C, H, W), what they forecast.
         climatology: L.
         starts: (N, C, H, W) where the forecasts started; gives the modes' persistence.
     """
-    sums = [climatology.products(forecasts, v) for v in (truths, forecasts)]
-    both, own = sums[0].clamp(min=0), sums[1].clamp(min=1e-12)
-    power = climatology.products(truths, truths).clamp(min=1e-12)
-    unknown = (1 - both**2 / (own * power)).clamp(1e-4, 1.0)
+    drawn = forecasts.ndim == 5
+    one, two = forecasts.unbind(1) if drawn else (forecasts, forecasts)
+    mean = (one + two) / 2
+    power = climatology.products(truths, truths).clamp(min=LEAST_POWER)
+    both = climatology.products(mean, truths).clamp(min=0)
+    own = climatology.products(one, two).clamp(min=LEAST_POWER)
+    apart = climatology.products(one - two, one - two) / 2
+    gain = (both / own).clamp(max=MOST_GAIN) if drawn else both / own
+    unknown = 1 - (2 * gain * both - gain**2 * own) / power
+    left = (unknown - gain**2 * apart / power).clamp(1e-4, 1.0)
     kept = None
     if starts is not None:
-        before = climatology.products(starts, starts).clamp(min=1e-12)
+        before = climatology.products(starts, starts).clamp(min=LEAST_POWER)
         kept = climatology.products(starts, truths) / (before * power).sqrt()
-    return RegressedErrors(climatology, unknown * climatology.eigenvalues, both / own, kept)
+    spread = gain**2 * apart / power * climatology.eigenvalues if drawn else None
+    return RegressedErrors(climatology, left * climatology.eigenvalues, gain, kept, spread)
 
 
 WIDEST = 0.98
@@ -194,15 +218,16 @@ def forgetting(
     """The errors where no mode remembers for longer than ``memory`` days, for long roll-outs.
 
     A mode that hardly changes in a step has so small an error that a forecaster's drift in it is
-    never called back. With u = P / L the share of a mode's variance that a step leaves unknown,
-    and g the regression's gain,
+    never called back. With k = exp(-hours / (24 memory)), the regression's gain g and the share u
+    of a mode's variance that a step leaves unknown,
 
-        u >= 1 - exp(-2 hours / (24 memory))      where the climate itself remembers for longer,
-        g <= (1 - u)^1/2                          everywhere,
+        u >= 1 - k^2      where the climate itself remembers for longer,
+        g <= k            everywhere; what is beyond it, up to g = 1, goes to ``forced``,
 
-    so that g^2 L + P <= L: a forecaster that keeps the size of a mode keeps the climate's variance,
-    and one that drifts by b a step ends at most b g / (1 - g) off. What the climate forgets by
-    itself (by its persistence: weather and passing waves, however well forecast) keeps its errors.
+    the share of the prior's mean under the forcing that takes the place of what is forgotten. So a
+    forecaster that drifts by b a step ends at most b / (1 - k) off that mean, not off the climate:
+    a warm sea stays warm. What the climate forgets by itself (by its persistence: weather and
+    passing waves, however well forecast) keeps its errors.
 
     Args:
         error: P, in the modes of ``climatology``; all are slow where it knows no persistence.
@@ -223,13 +248,14 @@ def forgetting(
         )
     level, left = climatology.eigenvalues, math.exp(-hours / (24 * memory))
     regressed = error if isinstance(error, RegressedErrors) else None
-    gain = torch.ones_like(level) if regressed is None else regressed.gain
+    gain = torch.ones_like(level) if regressed is None else regressed.gain.clamp(max=1.0)
     kept = torch.ones_like(level)
     if regressed is not None and regressed.persistence is not None:
         kept = regressed.persistence
     least = torch.where(kept > left, 1 - left**2, 0.0)
     unknown = torch.maximum(error.eigenvalues / level, least).clamp(max=1.0)
-    return RegressedErrors(climatology, unknown * level, torch.minimum(gain, (1 - unknown).sqrt()))
+    bound = gain.clamp(max=left)
+    return RegressedErrors(climatology, unknown * level, bound, forced=gain - bound)
 
 
 LEAST = 0.02
@@ -237,7 +263,10 @@ LEAST = 0.02
 
 
 def likelihood(
-    forecast: Tensor, error: CovarianceOperator, climatology: CovarianceOperator | None
+    forecast: Tensor,
+    error: CovarianceOperator,
+    climatology: CovarianceOperator | None,
+    centre: Tensor | None = None,
 ) -> GaussianForecast:
     """A forecast (M, C, H, W) as a constraint beside the prior.
 
@@ -246,6 +275,8 @@ def likelihood(
         error: covariance P of its errors; g is 1 where it is not a ``RegressedErrors``.
         climatology: the prior's covariance L; where it has another basis than P, or is unknown,
             the forecast is taken as it is and the climate counts twice.
+        centre: (M or 1, C, H, W) the prior's mean under the forcing, of which ``error.forced`` is
+            added to g f.
     """
     if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
         return GaussianForecast(forecast, error)
@@ -253,5 +284,9 @@ def likelihood(
     gain = error.gain if isinstance(error, RegressedErrors) else 1.0
     factor = gain / coherence
     mean = climatology.filter(forecast, lambda b: factor.to(b))
+    forced = error.forced if isinstance(error, RegressedErrors) else None
+    if centre is not None and forced is not None:
+        share = forced / coherence
+        mean = mean + climatology.filter(centre, lambda b: share.to(b))
     scaled = climatology.eigenvalues * (1 - coherence) / coherence
     return GaussianForecast(mean, error.with_eigenvalues(scaled))

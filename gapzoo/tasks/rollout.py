@@ -16,7 +16,7 @@ on, so that a run taken up again from what was written goes on bit for bit (same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,7 @@ class Rollout:
             model alone, whose rain reaches 54 spreads in a desert.
         guard: None ends it there too; otherwise members come back before that.
         bounds: what is physically possible, such as ``gapzoo.tasks.bounds.HumidityBounds``.
+        means: the prior's means under the forcing that were asked for last.
     """
 
     forecaster: Forecaster
@@ -140,6 +141,9 @@ class Rollout:
     limit: float = 50.0
     guard: Guard | None = None
     bounds: Bounds | None = None
+    means: dict[tuple[int, int], tuple[Forcing | None, pd.Timestamp, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("observe", "guard"):
@@ -200,7 +204,10 @@ class Rollout:
 
     def _constrain(self, batch: _Batch) -> Tensor:
         forecast, given = torch.cat(batch.states), self._conditions(batch)
-        given["forecast"] = lambda rows: self._given(forecast[rows])
+        centre = self._centre(batch, forecast)
+        given["forecast"] = lambda rows: self._given(
+            forecast[rows], None if centre is None else centre[rows]
+        )
         if self.observe is not None:
             observe, times = self.observe, batch.row_times
             given["observations"] = lambda rows: observe(times[rows])
@@ -222,11 +229,35 @@ class Rollout:
         assert self.prior is not None
         return (self.sampling or Sampling()).draw(self.prior, self.world.shape, generator, **given)
 
-    def _given(self, forecast: Tensor) -> GaussianForecast | RenoisedForecast:
+    def _centre(self, batch: _Batch, like: Tensor) -> Tensor | None:
+        """The prior's mean under the forcing of each member, where errors have a share of it."""
+        if self.prior is None or getattr(self.error, "forced", None) is None:
+            return None
+        rows = [
+            self._mean(start.forcing, time).to(like).expand(len(state), -1, -1, -1)
+            for start, time, state in batch.rows()
+        ]
+        return torch.cat(rows)
+
+    def _mean(self, forcing: Forcing | None, time: pd.Timestamp) -> Tensor:
+        """(1, C, H, W) prior's mean under the forcing of the first of ``FEW_DAYS``, kept."""
+        assert self.prior is not None
+        day, key = _first_of_few(time, forcing), (id(forcing), time.hour)
+        known = self.means.get(key)
+        if known is None or known[0] is not forcing or known[1] != day:
+            anomaly = _front(_anomaly(forcing, day))
+            condition = self.world.condition(pd.DatetimeIndex([day]), anomaly)
+            known = (forcing, day, self.prior.mean(condition, self.world.shape))
+            self.means[key] = known
+        return known[2]
+
+    def _given(
+        self, forecast: Tensor, centre: Tensor | None
+    ) -> GaussianForecast | RenoisedForecast:
         if self.error is None:
             return RenoisedForecast(forecast, self.start_sigma)
         own = getattr(self.prior.denoiser if self.prior else None, "climatology", None)
-        return likelihood(forecast, self.error, own)
+        return likelihood(forecast, self.error, own, centre)
 
     def _guarded(self, batch: _Batch) -> _Batch:
         """Members beyond the guard's limit, drawn again from their own re-noised states."""
@@ -339,6 +370,17 @@ def settled(
 def persisted(anomaly: np.ndarray) -> Forcing:
     """Forcing whose anomalies (F, H, W) stay as they are."""
     return lambda times: np.broadcast_to(anomaly, (len(times), *anomaly.shape))
+
+
+FEW_DAYS = 5
+"""Over which the sea and the time of year, and so the prior's mean, hardly change."""
+
+
+def _first_of_few(time: pd.Timestamp, forcing: Forcing | None) -> pd.Timestamp:
+    """The same for all times of ``FEW_DAYS`` but for the hour; none before a forcing begins."""
+    back = pd.Timedelta(days=time.toordinal() % FEW_DAYS)
+    period = getattr(forcing, "period", None)
+    return time - back if period is None or time - back >= period[0] else time
 
 
 def _anomaly(forcing: Forcing | None, time: pd.Timestamp) -> np.ndarray | None:

@@ -68,7 +68,7 @@ class RolloutSettings:
         form: of the forecast constraint, ``gaussian`` or ``renoise``.
         start_sigma: noise level of ``renoise``.
         inflation: factor on the forecaster's error variances; None is 1, and ``DRAWN`` of a
-            forecaster that draws.
+            forecaster that draws and whose draws were not measured.
         memory: longest time, in days, that a mode of the climate remembers what it was (for long
             roll-outs, see ``gapzoo.tasks.forecast_error.forgetting``); 0 sets no bound.
         sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...; where
@@ -144,9 +144,9 @@ def rollout_of(
 
 
 DRAWN = 0.5
-"""Share of a draw's error that is left to draw.
+"""Share of a forecast's error that is left to draw beside the forecaster's own draws.
 
-What is unknown of the truth is unknown of the draw alike, so that it is twice in their difference.
+Where those were not measured (``RegressedErrors.spread``); CRPSCast's have three quarters.
 """
 
 
@@ -167,8 +167,9 @@ def _error(
             f"'gapzoo calibrate {settings.forecaster} {settings.prior} --output FOLDER' and name "
             "that folder as the forecaster"
         )
+    measured = getattr(error, "spread", None) is not None
     factor = settings.inflation
-    factor = (DRAWN if draws else 1.0) if factor is None else factor
+    factor = (DRAWN if draws and not measured else 1.0) if factor is None else factor
     error = error.with_eigenvalues(factor * error.eigenvalues)
     return forgetting(error, own, settings.hours, settings.memory) if settings.memory else error
 
@@ -214,7 +215,9 @@ def static_error(
                 f"errors of '{network.name}' are not known in the modes of '{prior.name}'; run "
                 f"'gapzoo calibrate {network.name} {prior.name}', or give static=0.02 or so"
             )
-        return error.with_eigenvalues(inflation * error.eigenvalues)
+        drawn = getattr(error, "spread", None)
+        whole = error.eigenvalues + (0.0 if drawn is None else drawn)
+        return error.with_eigenvalues(inflation * whole)
     if prior.covariance is None:
         raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
     values = inflation * static * prior.covariance.eigenvalues

@@ -93,6 +93,14 @@ def test_forcing_is_bound_and_reaches_the_denoiser_through_guidance(linear):
     assert prior.given()(x_t, far).mean.abs().max() < 1e-3
 
 
+def test_the_mean_under_each_forcing_is_its_own():
+    prior = Prior(Forced(SCHEDULES.build("edm")))
+    forcing = torch.tensor([5.0, -2.0]).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)
+    found = prior.mean(forcing, (8, 1, 1))
+    known = torch.tensor([5.0, -2.0]).reshape(2, 1, 1, 1).expand(2, 8, 1, 1)
+    torch.testing.assert_close(found, known, rtol=1e-3, atol=0)
+
+
 def test_methods_and_their_options_are_chosen_by_name(prior, linear):
     x_t, t = torch.ones(2, 8, 1, 1), torch.tensor(0.3)
     means = [

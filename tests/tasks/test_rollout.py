@@ -27,9 +27,9 @@ from worlds import expect
 
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.climatology import Climatology
-from gapzoo.diffusion import GaussianConstraint, GaussianDenoiser
+from gapzoo.diffusion import GaussianConstraint, GaussianDenoiser, Posterior
 from gapzoo.diffusion.prior import Prior
-from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks import Sampling
 from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical, joined, persisted
 from gapzoo.tasks.sampling import NotFinite
@@ -193,6 +193,37 @@ def test_the_climate_is_not_counted_twice():
     root = (drawn[1:] - drawn[:1]).flatten(1).double()
     known = error.apply(torch.eye(N).reshape(N, 1, H, W)).flatten(1)
     assert (root.T @ root - known).abs().max() < SPREAD_ERROR / 3
+
+
+class Warmed(GaussianDenoiser):
+    """N(m, L) with m the first channel of the conditioning."""
+
+    def forward(self, x_t, t, cond=None):
+        m = cond[:, :1]
+        alpha, _ = self.scales(x_t, t)
+        return Posterior(m + super().forward(x_t - alpha * m, t).mean)
+
+
+def test_a_share_of_the_mean_under_each_starts_own_forcing_is_added():
+    """Prior N(m, L), the forecast's part g f + h m: m' = (1 - rho^2) m + g f + h m."""
+    world, left, gain, forced = toy(factor=0.9), 0.04, 0.9, 0.08
+    g = torch.Generator().manual_seed(0)
+    climate = ZonalCovariance.fit([CLIMATE.sample(torch.randn(4000, 1, H, W, generator=g))])
+    denoiser = Warmed(torch.zeros(1, H, W), climate, SCHEDULE)
+    denoiser.climatology = climate
+    level = climate.eigenvalues
+    shares = (torch.full_like(level, gain), None, None, torch.full_like(level, forced))
+    error = RegressedErrors(climate, left * level, *shares)
+    roll = rollout(world, prior=Prior(denoiser), error=error, sampling=EXACT)
+    still, x = Probe(torch.zeros(1, N)), state(1)
+    seas = [persisted(np.full((1, H, W), value)) for value in (1.5, -0.5)]
+    frames = next(roll.frames([Start(x, START, still, sea) for sea in seas]))
+    later = pd.DatetimeIndex([START + pd.Timedelta(days=1)])
+    for frame, sea in zip(frames, seas, strict=True):
+        m = world.world.condition(later, sea(later))[:, :1]
+        f = world.forecaster.step(x, START, 24, sea(later)[0])
+        known = left * m + gain * f + forced * m
+        assert (frame.state - known).abs().max() < 2 * MEAN_ERROR
 
 
 def test_persisted_forcing_stays():

@@ -101,8 +101,7 @@ class Checkpoint:
         """
         zonal = self.extras.get(f"error{hours}.zonal")
         if basis is not None and zonal is not None and len(zonal) == len(basis.eigenvalues):
-            names = ("gain", "persistence", "spread")
-            rest = (self.extras.get(f"error{hours}.{name}") for name in names)
+            rest = (self.extras.get(f"error{hours}.{name}") for name in ("gain", "persistence"))
             return RegressedErrors(basis, zonal, *rest)  # type: ignore[arg-type]
         if f"error{hours}" not in self.extras:
             known = sorted(k for k in self.extras if k.startswith("error"))

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.progress import Progress, track
+from rich.progress import track
 
 from gapzoo import checkpoint
 from gapzoo.checking import require_devices
-from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core import GapzooError
 from gapzoo.core.random import derive_seed
 from gapzoo.data.archive import Archive
 from gapzoo.data.module import ArchiveDataModule, Reader
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.zonal import ZonalCovariance
-from gapzoo.forecasters.base import Forecaster
 from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors
@@ -35,8 +34,6 @@ from gapzoo.training.module import TrainedModule
 __all__ = ["calibrate", "covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
 
 ERROR_FORECASTS = 1000
-LEAST_SHARE = 0.01
-"""Of the errors' variance that draws are taken to leave."""
 MOMENT_STATES = 160
 """Validation states that a prior's second moments are measured on."""
 THEN = ", then "
@@ -247,36 +244,15 @@ def calibrate(
     """
     made.network.eval()
     out: dict[str, torch.Tensor] = {}
-    step = made.forecaster_in(reader.world)
     for hours in leads:
-        forecasts, truths, starts = _judged(step, reader, positions, hours)
-        out[f"error{hours}"] = _spectral(forecasts, truths)
+        forecasts, truths, starts = forecast_pairs(
+            made.forecaster_in(reader.world), reader, positions, hours
+        )
+        out[f"error{hours}"] = error_covariance(forecasts - truths).eigenvalues
         if basis is not None:
             found = mode_errors(forecasts, truths, basis, starts)
             out |= {f"error{hours}.{name}": part for name, part in found.parts().items()}
     return out
-
-
-def _judged(
-    step: Forecaster, reader: Reader, positions: np.ndarray, hours: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``forecast_pairs``, two draws of a forecaster that draws, with a progress bar."""
-    draws = MemberGenerator(0, 2) if step.stochastic else None
-    with Progress() as bar:
-        task = bar.add_task(f"errors over {hours} h", total=len(positions))
-        return forecast_pairs(
-            step, reader, positions, hours, lambda n: bar.advance(task, n), draws
-        )
-
-
-def _spectral(forecasts: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
-    """Variances of a forecast's errors; of two draws (N, 2, C, H, W) those of what they share."""
-    if forecasts.ndim == 4:
-        return error_covariance(forecasts - truths).eigenvalues
-    one, two = forecasts.unbind(1)
-    errors = error_covariance((one + two) / 2 - truths).eigenvalues
-    own = error_covariance((one - two) / 2).eigenvalues
-    return torch.maximum(errors - own, LEAST_SHARE * errors)
 
 
 def _errors(

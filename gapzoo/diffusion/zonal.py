@@ -266,8 +266,6 @@ class RegressedErrors(ZonalCovariance):
         eigenvalues: P's, the tails' last.
         gain: g, alike.
         persistence: the truth's own correlation over the lead, alike, where it is known.
-        spread: variance that the forecaster's own draws have, g^2 <d d>, alike; P is then what is
-            left beside it. None where P is the error of a forecast without draws.
         forced: share of the prior's mean under the forcing that is added to g f, alike; None is
             nothing. No checkpoint keeps it.
     """
@@ -278,18 +276,15 @@ class RegressedErrors(ZonalCovariance):
         eigenvalues: Tensor,
         gain: Tensor,
         persistence: Tensor | None = None,
-        spread: Tensor | None = None,
         forced: Tensor | None = None,
     ) -> None:
         super().__init__(climatology.vectors, eigenvalues, climatology.shape)
         self._moved = climatology._moved
-        self.gain, self.persistence = gain, persistence
-        self.spread, self.forced = spread, forced
+        self.gain, self.persistence, self.forced = gain, persistence, forced
 
     def parts(self) -> dict[str, Tensor]:
         """What is known of the modes, by the names that a checkpoint has for it."""
-        found = {"zonal": self.eigenvalues, "gain": self.gain}
-        found |= {"persistence": self.persistence, "spread": self.spread}
+        found = {"zonal": self.eigenvalues, "gain": self.gain, "persistence": self.persistence}
         return {name: part for name, part in found.items() if part is not None}
 
 

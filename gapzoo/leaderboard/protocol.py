@@ -18,6 +18,9 @@ from gapzoo.data.module import World
 from gapzoo.recipe import typed
 
 
+SEASONS = ("11-01", "05-01")
+
+
 @dataclass
 class Cycling:
     """What a cycle of analyses has besides.
@@ -53,6 +56,7 @@ class Protocol:
         analyses: checkpoint of the prior that makes those analyses.
         lead_days: length of a forecast in days.
         hours: step of a forecast.
+        starts: days of the year, month-day, that seasons begin on (seasonal).
         estimator: of the CRPS.
         seed: of networks, observation errors and members.
         cycling: of track ``cycle``.
@@ -72,6 +76,7 @@ class Protocol:
     analyses: str = ""
     lead_days: int = 10
     hours: int = 24
+    starts: list[str] = field(default_factory=lambda: list(SEASONS))
     estimator: str = "fair"
     seed: int = 1
     cycling: Cycling = field(default_factory=Cycling)
@@ -87,11 +92,13 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """12 hex digits over every setting but the description, and the default cycling."""
+        """12 hex digits over every setting but the description, and default cycling and starts."""
         settings = dataclasses.asdict(self)
         settings.pop("description")
         if self.cycling == Cycling():
             settings.pop("cycling")
+        if self.starts == list(SEASONS):
+            settings.pop("starts")
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def positions(self, archive: Archive, world: World, ahead_hours: int = 0) -> np.ndarray:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
-from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core import GapzooError
 from gapzoo.data.module import Reader, hours_of
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.prior import GaussianForecast
@@ -35,11 +35,10 @@ def forecast_pairs(
     positions: np.ndarray,
     hours: int,
     progress: Callable[[int], None] | None = None,
-    draws: MemberGenerator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forecasts from the archive's own states, their truths, and those states.
 
-    (N, C, H, W) each, normalised; forecasts (N, M, C, H, W) where they are drawn.
+    (N, C, H, W) each, normalised.
 
     Args:
         forecaster: to be judged.
@@ -47,7 +46,6 @@ def forecast_pairs(
         positions: steps to start from; those whose target lies in another run are left out.
         hours: lead.
         progress: called with 1 after each forecast.
-        draws: a stream a member, for M draws of each forecast; None is one, without noise.
     """
     archive, ahead = reader.archive, hours // hours_of(reader.archive)
     positions = positions[positions + ahead < len(archive.times)]
@@ -56,18 +54,11 @@ def forecast_pairs(
     for position in positions:
         here = np.array([position])
         time, forcing = archive.times[position], reader.forcing(here)[0]
-        streams = draws.fork("forecast", time) if draws else None
-        state = reader.state(here).expand(len(draws or here), -1, -1, -1)
-        forecasts.append(forecaster.step(state, time, hours, forcing, streams))
+        forecasts.append(forecaster.step(reader.state(here), time, hours, forcing))
         if progress:
             progress(1)
-    found = torch.stack(forecasts) if draws else torch.cat(forecasts)
-    return found, reader.state(positions + ahead), reader.state(positions)
+    return torch.cat(forecasts), reader.state(positions + ahead), reader.state(positions)
 
-
-LEAST_POWER = 1e-12
-MOST_GAIN = 1.1
-"""Of a draw: where two draws share next to nothing what they share is not known, nor is g."""
 
 PAIRS, LEAST_PAIRS = 100, 40
 """Forecasts that a model's errors over a cycle are measured from, and over long leads."""
@@ -135,36 +126,21 @@ def mode_errors(
     with averages over forecasts and over the real and imaginary part. A tail of
     the climatology is one mode.
 
-    A forecaster that draws, f = m + d, brings a part of what is unknown with it, and its draws'
-    departures d are no reason to trust m less. Two draws of each forecast tell the two apart,
-    <m m> = <f f'>, <d d> = <f f> - <f f'>, so that
-
-        g = <x m> / <m m>,      P = (1 - <x m>^2 / (<m m> <x x>) - g^2 <d d> / <x x>) L
-
-    is what is left to add to g f, for x to be a draw of N(g m, its error).
-
     Args:
-        forecasts: (N, C, H, W) normalised, or two draws of each, (N, 2, C, H, W).
+        forecasts: (N, C, H, W) normalised.
         truths: (N, C, H, W), what they forecast.
         climatology: L.
         starts: (N, C, H, W) where the forecasts started; gives the modes' persistence.
     """
-    drawn = forecasts.ndim == 5
-    one, two = forecasts.unbind(1) if drawn else (forecasts, forecasts)
-    mean = (one + two) / 2
-    power = climatology.products(truths, truths).clamp(min=LEAST_POWER)
-    both = climatology.products(mean, truths).clamp(min=0)
-    own = climatology.products(one, two).clamp(min=LEAST_POWER)
-    apart = climatology.products(one - two, one - two) / 2
-    gain = (both / own).clamp(max=MOST_GAIN) if drawn else both / own
-    unknown = 1 - (2 * gain * both - gain**2 * own) / power
-    left = (unknown - gain**2 * apart / power).clamp(1e-4, 1.0)
+    sums = [climatology.products(forecasts, v) for v in (truths, forecasts)]
+    both, own = sums[0].clamp(min=0), sums[1].clamp(min=1e-12)
+    power = climatology.products(truths, truths).clamp(min=1e-12)
+    unknown = (1 - both**2 / (own * power)).clamp(1e-4, 1.0)
     kept = None
     if starts is not None:
-        before = climatology.products(starts, starts).clamp(min=LEAST_POWER)
+        before = climatology.products(starts, starts).clamp(min=1e-12)
         kept = climatology.products(starts, truths) / (before * power).sqrt()
-    spread = gain**2 * apart / power * climatology.eigenvalues if drawn else None
-    return RegressedErrors(climatology, left * climatology.eigenvalues, gain, kept, spread)
+    return RegressedErrors(climatology, unknown * climatology.eigenvalues, both / own, kept)
 
 
 WIDEST = 0.98

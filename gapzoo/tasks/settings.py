@@ -68,7 +68,7 @@ class RolloutSettings:
         form: of the forecast constraint, ``gaussian`` or ``renoise``.
         start_sigma: noise level of ``renoise``.
         inflation: factor on the forecaster's error variances; None is 1, and ``DRAWN`` of a
-            forecaster that draws and whose draws were not measured.
+            forecaster that draws.
         memory: longest time, in days, that a mode of the climate remembers what it was (for long
             roll-outs, see ``gapzoo.tasks.forecast_error.forgetting``); 0 sets no bound.
         sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...; where
@@ -144,9 +144,10 @@ def rollout_of(
 
 
 DRAWN = 0.5
-"""Share of a forecast's error that is left to draw beside the forecaster's own draws.
+"""Share of a forecast's error, known without noise, that is drawn beside the forecaster's draws.
 
-Where those were not measured (``RegressedErrors.spread``); CRPSCast's have three quarters.
+CRPSCast's own have three quarters of it and more in the longest waves; of what was tried the half
+has the least CRPS (docs/experiments.md).
 """
 
 
@@ -167,9 +168,8 @@ def _error(
             f"'gapzoo calibrate {settings.forecaster} {settings.prior} --output FOLDER' and name "
             "that folder as the forecaster"
         )
-    measured = getattr(error, "spread", None) is not None
     factor = settings.inflation
-    factor = (DRAWN if draws and not measured else 1.0) if factor is None else factor
+    factor = (DRAWN if draws else 1.0) if factor is None else factor
     error = error.with_eigenvalues(factor * error.eigenvalues)
     return forgetting(error, own, settings.hours, settings.memory) if settings.memory else error
 
@@ -215,9 +215,7 @@ def static_error(
                 f"errors of '{network.name}' are not known in the modes of '{prior.name}'; run "
                 f"'gapzoo calibrate {network.name} {prior.name}', or give static=0.02 or so"
             )
-        drawn = getattr(error, "spread", None)
-        whole = error.eigenvalues + (0.0 if drawn is None else drawn)
-        return error.with_eigenvalues(inflation * whole)
+        return error.with_eigenvalues(inflation * error.eigenvalues)
     if prior.covariance is None:
         raise GapzooError(f"'{prior.name}' has no climatological covariance to take a share of")
     values = inflation * static * prior.covariance.eigenvalues

@@ -69,6 +69,17 @@ def test_a_nearly_perfect_season_has_skill_and_persistence_has_a_row(archive, tm
     rows.refuse_unlike(row, fewer)
 
 
+def test_a_protocol_may_have_one_start_a_year(archive, tmp_path):
+    """Runs of more starts serve; scores are those of the same starts among others."""
+    seasonal_run(archive, tmp_path / "good", noise=0.01)
+    one = Protocol(**{**vars(SEASONAL), "starts": ["05-01"], "cases": 3})
+    assert one.hash != SEASONAL.hash
+    found = rows.run(one, archive, "folder", {"path": str(tmp_path / "good")})
+    whole = rows.run(SEASONAL, archive, "folder", {"path": str(tmp_path / "good")})
+    assert found["scores"]["may_jja"]["acc"] == whole["scores"]["may_jja"]["acc"]
+    assert len(found["initial_times"]) == 3
+
+
 def test_runs_that_do_not_fit_the_protocol_are_refused(archive, tmp_path):
     seasonal_run(archive, tmp_path / "few", members=1)
     with expect(GapzooError, "has 1 members and 6 months", "has 3 members"):

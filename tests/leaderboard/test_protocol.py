@@ -28,6 +28,7 @@ OTHER = {
     "analyses": "unet",
     "lead_days": 11,
     "hours": 6,
+    "starts": ["05-01"],
     "estimator": "biased",
     "seed": 2,
     "cycling": Cycling(sondes=10),

@@ -95,43 +95,6 @@ def test_the_regression_of_a_forecast_whose_gain_and_coherence_are_known(climato
     torch.testing.assert_close(found.eigenvalues[there], rest[there], rtol=0.1, atol=1e-3)
 
 
-def drawn_pairs(climatology, gain, spread, count=4000):
-    """x = g m + e and two draws f = m + d each, <d d> = ``spread`` L: (N,2,C,H,W), truths, P."""
-    g, level = torch.Generator().manual_seed(6), climatology.eigenvalues
-
-    def normal(values):
-        noise = torch.randn(count, *SHAPE, generator=g)
-        return climatology.with_eigenvalues(values).sample(noise)
-
-    own = level * torch.linspace(0.7, 0.3, len(level))
-    rest = level - gain**2 * own
-    m, e = normal(own), normal(rest)
-    draws = torch.stack([m + normal(spread * level) for _ in range(2)], 1)
-    return draws, climatology.filter(m, lambda b: gain.to(b)) + e, rest
-
-
-def test_draws_are_no_reason_to_trust_their_mean_less(climatology):
-    """The gain is the mean's, however wide the draws; what they bring is not drawn again."""
-    gain = torch.linspace(0.9, 0.5, len(climatology.eigenvalues))
-    left = [len(v) > rank for v, rank in zip(climatology.vectors, climatology.ranks, strict=True)]
-    there = torch.tensor([True] * sum(climatology.ranks) + left)  # some tails have no direction
-    for spread in (0.0, 0.1, 0.3):
-        draws, truths, rest = drawn_pairs(climatology, gain, spread)
-        found = mode_errors(draws, truths, climatology)
-        own = gain**2 * spread * climatology.eigenvalues
-        torch.testing.assert_close(found.gain[there], gain[there], rtol=0.1, atol=0.06)
-        torch.testing.assert_close(found.spread[there], own[there], rtol=0.2, atol=1e-3)
-        close = {"rtol": 0.15, "atol": 0.02}
-        torch.testing.assert_close(found.eigenvalues[there], (rest - own)[there], **close)
-
-
-def test_draws_wider_than_the_error_leave_nothing_to_draw(climatology):
-    draws, truths, rest = drawn_pairs(climatology, torch.ones(len(climatology.eigenvalues)), 2.0)
-    found = mode_errors(draws, truths, climatology)
-    assert (found.eigenvalues <= 2e-4 * climatology.eigenvalues).all()
-    assert (found.gain <= 1.1).all() and torch.isfinite(found.gain).all()
-
-
 def test_members_are_each_their_own(climatology):
     error, f = errors(climatology, 0.1, 0.9), forecasts()
     together = likelihood(f, error, climatology).mean

@@ -212,7 +212,7 @@ def test_a_share_of_the_mean_under_each_starts_own_forcing_is_added():
     denoiser = Warmed(torch.zeros(1, H, W), climate, SCHEDULE)
     denoiser.climatology = climate
     level = climate.eigenvalues
-    shares = (torch.full_like(level, gain), None, None, torch.full_like(level, forced))
+    shares = (torch.full_like(level, gain), None, torch.full_like(level, forced))
     error = RegressedErrors(climate, left * level, *shares)
     roll = rollout(world, prior=Prior(denoiser), error=error, sampling=EXACT)
     still, x = Probe(torch.zeros(1, N)), state(1)

@@ -1,4 +1,4 @@
-"""The seasonal track: three-month means from 1 November and 1 May, cross-validated over years.
+"""The seasonal track: three-month means from 1 November or 1 May, cross-validated over years.
 
 An entry is the folder of a run of ``gapzoo seasonal`` that has the protocol's starts and members,
 or ``persistence``. Settings are the start and the window, ``nov_djf`` and so on; scores and what is
@@ -26,7 +26,6 @@ from gapzoo.tasks.diagnostics import Diagnostics
 from gapzoo.tasks.hindcast import PRESSURE, Day, Months, days_of, read_months, summary
 from gapzoo.tasks.seasonal import truth_months
 
-STARTS = ("11-01", "05-01")
 WINDOWS = (1, 3)
 """First months, from 0, of the windows that are kept: months 2-4 and 4-6."""
 MONTHS = 6
@@ -80,7 +79,7 @@ def starts(protocol: Protocol, setting: Setting) -> pd.DatetimeIndex:
     first, last = (pd.Timestamp(day) for day in protocol.period)
     end = setting.archive.times[-1] + setting.archive.step
     every = [
-        pd.Timestamp(f"{year}-{day}") for day in STARTS for year in range(first.year, last.year + 1)
+        pd.Timestamp(f"{year}-{day}") for day in protocol.starts for year in range(first.year, last.year + 1)
     ]
     kept = [t for t in every if first <= t <= last and t + pd.DateOffset(months=MONTHS) <= end]
     if len(kept) != protocol.cases:

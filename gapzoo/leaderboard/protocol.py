@@ -17,7 +17,6 @@ from gapzoo.data.archive import Archive
 from gapzoo.data.module import World
 from gapzoo.recipe import typed
 
-
 SEASONS = ("11-01", "05-01")
 
 

@@ -79,7 +79,9 @@ def starts(protocol: Protocol, setting: Setting) -> pd.DatetimeIndex:
     first, last = (pd.Timestamp(day) for day in protocol.period)
     end = setting.archive.times[-1] + setting.archive.step
     every = [
-        pd.Timestamp(f"{year}-{day}") for day in protocol.starts for year in range(first.year, last.year + 1)
+        pd.Timestamp(f"{year}-{day}")
+        for day in protocol.starts
+        for year in range(first.year, last.year + 1)
     ]
     kept = [t for t in every if first <= t <= last and t + pd.DateOffset(months=MONTHS) <= end]
     if len(kept) != protocol.cases:

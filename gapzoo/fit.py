@@ -6,13 +6,14 @@ import csv
 import json
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.progress import track
+from rich.progress import Progress, track
 
 from gapzoo import checkpoint
 from gapzoo.checking import require_devices
@@ -244,10 +245,12 @@ def calibrate(
     """
     made.network.eval()
     out: dict[str, torch.Tensor] = {}
+    step = made.forecaster_in(reader.world)
     for hours in leads:
-        forecasts, truths, starts = forecast_pairs(
-            made.forecaster_in(reader.world), reader, positions, hours
-        )
+        with Progress() as bar:
+            task = bar.add_task(f"errors over {hours} h", total=len(positions))
+            advance = partial(bar.advance, task)
+            forecasts, truths, starts = forecast_pairs(step, reader, positions, hours, advance)
         out[f"error{hours}"] = error_covariance(forecasts - truths).eigenvalues
         if basis is not None:
             found = mode_errors(forecasts, truths, basis, starts)

@@ -13,8 +13,15 @@ from importlib import import_module
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 CONSOLE = Console()
+
+
+def progress_bar() -> Progress:
+    """A bar for what takes long: its name, how far, how many of how many, the time left."""
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=CONSOLE)
 
 
 def command(commands: Any, name: str, run: Callable[..., None]) -> argparse.ArgumentParser:

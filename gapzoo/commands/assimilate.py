@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gapzoo.commands import CONSOLE, command
+from gapzoo.commands import CONSOLE, command, progress_bar
 
 
 def assimilate(args: argparse.Namespace) -> None:
@@ -33,7 +33,7 @@ def assimilate(args: argparse.Namespace) -> None:
         attributes={"prior": prior.name, "prior_sha256": prior.hash, "seed": str(wanted.seed)},
     )
     _refuse_unknown(wanted.forcing, run.times)
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("analyses", total=len(run.times))
         run.run(lambda n: bar.advance(task, n))
     page, lines = report.write(run)
@@ -94,16 +94,9 @@ def _errors(wanted: Any, forecaster: Any, world: Any) -> Any:
 
     reader = Reader(Archive(wanted.truth), world)
     given = (forecaster, reader, wanted.truth_days, wanted.hours, wanted.measured)
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("errors of the forecaster", total=None)
         return added_errors(*given, lambda n, total: bar.update(task, advance=n, total=total))
-
-
-def _bar() -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=CONSOLE)
 
 
 def _forcing(wanted: Any, world: Any) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gapzoo.commands import CONSOLE, command
+from gapzoo.commands import CONSOLE, command, progress_bar
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -278,10 +278,7 @@ def _show(scores: Any, what: str = "") -> None:
 @contextmanager
 def _bar(what: str) -> Iterator[tuple[Any, Any]]:
     """A progress bar and its task."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=CONSOLE) as bar:
+    with progress_bar() as bar:
         yield bar, bar.add_task(what, total=None)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gapzoo.commands import CONSOLE, command
+from gapzoo.commands import CONSOLE, command, progress_bar
 
 
 def forecast(args: argparse.Namespace) -> None:
@@ -105,10 +105,7 @@ def sea_of(wanted: Any, world: Any, own: Any = None, **settings: Any) -> Any:
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar while a task runs; gives a function that is called with what was done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=CONSOLE) as bar:
+    with progress_bar() as bar:
         task = bar.add_task(name, total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from gapzoo.commands import CONSOLE, command
+from gapzoo.commands import CONSOLE, command, progress_bar
 
 NETWORKS = (
     "random_columns, radiosondes, surface_stations, satellite_tracks or random_points "
@@ -17,8 +17,6 @@ NETWORKS = (
 
 def observe(args: argparse.Namespace) -> None:
     """Draw a table of simulated observations from an archive, to try assimilation out."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from gapzoo import recipe
     from gapzoo.core import GapzooError
     from gapzoo.data.archive import Archive
@@ -31,8 +29,7 @@ def observe(args: argparse.Namespace) -> None:
     if every < hours or every % hours:
         raise GapzooError(f"every {every} h; {args.archive} has a step every {hours} h")
     positions = archive.indices(args.start, args.end, every // hours)
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=CONSOLE) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("times", total=len(positions))
         step = functools.partial(bar.advance, task)
         options = recipe.options(args.options)

@@ -232,6 +232,8 @@ class LETKFCycle(_Tuned):
         self.additive, self.sample = float(chosen["additive"]), chosen["sample"]
         if self.sample not in ("changes", "errors"):
             raise GapzooError(f"sample '{self.sample}'; it is 'changes' or 'errors'")
+        if self.over and self.sample != "errors":
+            raise GapzooError(f"over={self.over} is of sample=errors; give that too, or no over")
         names = ("inflation", "rtps", "rotation", "adaptive")
         self.filter = LETKF(self.locality(chosen), **{k: chosen[k] for k in names})
 

@@ -106,6 +106,8 @@ class GapCycle(CycleMethod):
         )
 
     def _error(self, form: str, inflation: float, static: float | str | None) -> Any:
+        if self.over and static != "measured":
+            raise GapzooError(f"over={self.over} is of static=measured; give that too, or no over")
         if form in ("none", "renoise"):
             return None
         if static == "measured":

@@ -142,6 +142,9 @@ def test_errors_of_the_model_are_added_to_the_members(archive):
     with expect(GapzooError, "sample 'guess'"):
         method.options["sample"] = "guess"
         method.prepare(network)
+    with expect(GapzooError, "over=48 is of sample=errors"):
+        method.options |= {"sample": "changes", "over": 48}
+        method.prepare(network)
 
 
 def test_methods_rank_as_they_must(archive):

@@ -153,6 +153,8 @@ def test_a_static_error_is_what_the_model_errs_by_in_the_validation_years(settin
         method._task({**method.chosen(""), "over": 36})
     with expect(GapzooError, "static 'guessed'"):
         method._task({**method.chosen(""), "static": "guessed"})
+    with expect(GapzooError, "over=48 is of static=measured"):
+        method._task({**method.chosen(""), "static": 0.1, "over": 48})
 
 
 @pytest.mark.parametrize("draw", [analysis, gap_weather, convcast, cycle])

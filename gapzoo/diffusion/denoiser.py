@@ -166,6 +166,12 @@ class PreconditionedDenoiser(Denoiser):
         other.moments = moments
         return other
 
+    def with_climatology(self, climatology: ZonalCovariance) -> PreconditionedDenoiser:
+        """The same network around another covariance, near the one that it was trained around."""
+        other = copy.copy(self)
+        other.climatology = climatology
+        return other
+
     def with_learned(self, share: float) -> PreconditionedDenoiser:
         """The same with a share of what the network adds to the Wiener filter; it rests at 0.
 

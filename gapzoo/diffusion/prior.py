@@ -25,6 +25,7 @@ from gapzoo.diffusion.denoiser import Denoiser, Posterior, PreconditionedDenoise
 from gapzoo.diffusion.guidance import GUIDANCE, GaussianConstraint, Identity
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.reference import Reference
+from gapzoo.diffusion.zonal import ZonalCovariance
 
 Constraints = GaussianConstraint | Sequence[GaussianConstraint]
 
@@ -184,6 +185,12 @@ class Prior:
         last = torch.ones((), device=device)
         with torch.no_grad():
             return self.denoiser(nothing, last, cond=forcing.to(device)).mean
+
+    def around(self, climatology: ZonalCovariance) -> Prior:
+        """The same prior around another covariance; raises GapzooError where it has none."""
+        if not isinstance(self.denoiser, PreconditionedDenoiser):
+            raise GapzooError("this prior is around no climatology; it takes no other")
+        return Prior(self.denoiser.with_climatology(climatology), self.moments)
 
     @staticmethod
     def _fading(denoiser: Denoiser, learned: float) -> Denoiser:

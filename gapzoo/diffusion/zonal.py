@@ -148,6 +148,38 @@ class ZonalCovariance(CovarianceOperator):
         """The wavenumbers' tails (..., W//2+1) in gains of all modes (..., len(eigenvalues))."""
         return gains[..., sum(self.ranks) :].expand(*gains.shape[:-1], len(self.vectors))
 
+    def above(self, least: float) -> list[Tensor]:
+        """Which EOFs of each wavenumber have a variance of ``least`` or more, (R_m,) each."""
+        return [v >= least for v in self.eigenvalues[: sum(self.ranks)].split(self.ranks)]
+
+    def folded(
+        self, values: Tensor, keep: Sequence[Tensor], weights: Tensor | None = None
+    ) -> Tensor:
+        """Values of all modes for fewer of them, each tail's last.
+
+        Args:
+            values: (len(eigenvalues),).
+            keep: which EOFs of each wavenumber stay; the others join its tail, whose value is the
+                mean over its directions.
+            weights: of that mean, as ``values``; alike where None.
+        """
+        weights = torch.ones_like(values) if weights is None else weights
+        inside = [v[: sum(self.ranks)].split(self.ranks) for v in (values, weights)]
+        tails = zip(self.tails(values), self.tails(weights), self.vectors, strict=True)
+        kept, rest = [], []
+        for v, w, k, (tail, weight, e) in zip(*inside, keep, tails, strict=True):
+            every = weight * (e.shape[0] - e.shape[1])
+            size = w[~k].sum() + every
+            total = (w * v)[~k].sum() + every * tail
+            kept.append(v[k])
+            rest.append(total / size if size > 0 else tail)
+        return torch.cat([*kept, torch.stack(rest)])
+
+    def merged(self, keep: Sequence[Tensor]) -> ZonalCovariance:
+        """The same variance by wavenumber in fewer EOFs: cheaper by as much (``folded``)."""
+        vectors = [e[:, k].contiguous() for e, k in zip(self.vectors, keep, strict=True)]
+        return ZonalCovariance(vectors, self.folded(self.eigenvalues, keep), self.shape)
+
     def same_basis(self, other: CovarianceOperator) -> bool:
         """Whether the vectors are the same objects or the same numbers."""
         if not isinstance(other, ZonalCovariance) or self.ranks != other.ranks:

@@ -20,7 +20,16 @@ from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
 FORECASTS = Registry("entry", "gapzoo.leaderboard")
 """Forecast methods by entry name."""
-ROLLED = ("form", "start_sigma", "inflation", "memory", "guard", "dry_mass", "dry_mass_error")
+ROLLED = (
+    "form",
+    "start_sigma",
+    "inflation",
+    "memory",
+    "merge",
+    "guard",
+    "dry_mass",
+    "dry_mass_error",
+)
 """Options of a roll-out that an entry may set; the others are the protocol's."""
 
 

@@ -234,6 +234,38 @@ def forgetting(
     return RegressedErrors(climatology, unknown * level, bound, forced=gain - bound)
 
 
+def merged(
+    error: CovarianceOperator, climatology: CovarianceOperator | None, least: float
+) -> tuple[ZonalCovariance, ZonalCovariance]:
+    """Climatology and errors with the EOFs of less variance than ``least`` in their tails.
+
+    Most EOFs hold next to nothing of the variance, and every filter goes through all of them. In a
+    tail errors have the mean of those that join it; gains and what goes with them have it weighted
+    by the climate's variance.
+
+    Args:
+        error: P, in the modes of ``climatology``.
+        climatology: L.
+        least: variance of a mode, normalised.
+
+    Raises:
+        GapzooError: where the errors are not in modes of a climatology.
+    """
+    if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
+        raise GapzooError(
+            "'merge' needs a prior with a climatological covariance and errors in its modes; "
+            "leave it out"
+        )
+    keep, level = climatology.above(least), climatology.eigenvalues
+    fewer = climatology.merged(keep)
+    values = climatology.folded(error.eigenvalues, keep)
+    if not isinstance(error, RegressedErrors):
+        return fewer, fewer.with_eigenvalues(values)
+    every = (error.gain, error.persistence, error.forced)
+    parts = [None if v is None else climatology.folded(v, keep, level) for v in every]
+    return fewer, RegressedErrors(fewer, values, *parts)  # type: ignore[arg-type]
+
+
 LEAST = 0.02
 """Coherence rho^2 below which a mode's forecast is not amplified any further."""
 

@@ -17,7 +17,7 @@ from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.bounds import HumidityBounds
 from gapzoo.tasks.conserve import conserved
-from gapzoo.tasks.forecast_error import forgetting
+from gapzoo.tasks.forecast_error import forgetting, merged
 from gapzoo.tasks.rollout import Guard, Rollout
 from gapzoo.tasks.sampling import Sampling
 
@@ -71,6 +71,8 @@ class RolloutSettings:
             forecaster that draws.
         memory: longest time, in days, that a mode of the climate remembers what it was (for long
             roll-outs, see ``gapzoo.tasks.forecast_error.forgetting``); 0 sets no bound.
+        merge: modes of the climate of less variance than this (normalised, such as 0.1) share one a
+            wavenumber, which is faster; 0 keeps all.
         sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...; where
             nothing is said ``ONCE``, or ``FEW`` with ``dry_mass``.
         guard: largest normalised value before a member is taken back through the prior; 0 is none.
@@ -90,6 +92,7 @@ class RolloutSettings:
     start_sigma: float = 0.3
     inflation: float | None = None
     memory: float = 0.0
+    merge: float = 0.0
     sampling: dict[str, Any] = field(default_factory=dict)
     guard: float = 0.0
     dry_mass: bool = False
@@ -120,7 +123,7 @@ def rollout_of(
         forecaster: that of ``settings.forecaster``; None builds a forecaster of that name.
         world: of the states, for a forecaster without a checkpoint.
     """
-    device, error = device_of(settings.device), None
+    device, error, own = device_of(settings.device), None, None
     if forecaster is None:
         step = FORECASTERS.build(settings.forecaster, world=world)
     else:
@@ -128,12 +131,15 @@ def rollout_of(
         step = forecaster.forecaster_in(world)
     if prior is not None:
         prior.to(device)
-        error = _error(settings, prior, forecaster, step.stochastic)
+        error, own = _error(settings, prior, forecaster, step.stochastic), prior.prior
+        if settings.merge:
+            fewer, error = merged(error, prior.covariance, settings.merge)
+            own = own.around(fewer)
     return Rollout(
         forecaster=step,
         world=world,
         hours=settings.hours,
-        prior=None if prior is None else prior.prior,
+        prior=own,
         sampling=Sampling.of(settings.sampling),
         error=error,
         start_sigma=settings.start_sigma,

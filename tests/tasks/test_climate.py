@@ -278,6 +278,8 @@ def test_drawn_and_guarded_settings_reach_the_rollout(models, monkeypatch):
     assert torch.equal(rollout_of(usual, prior, network, prior.world).error.eigenvalues, own / 2)
     with expect(GapzooError, "'memory' needs a prior with a climatological covariance"):
         rollout_of(dataclasses.replace(wanted, memory=50.0), prior, network, prior.world)
+    with expect(GapzooError, "'merge' needs a prior with a climatological covariance"):
+        rollout_of(dataclasses.replace(wanted, merge=0.1), prior, network, prior.world)
     with expect(GapzooError, "errors of forecaster 'persistence' are not known"):
         rollout_of(dataclasses.replace(wanted, forecaster="persistence"), prior, None, prior.world)
     assert Drawn(prior.prior, prior.world, Sampling(steps=2)).world is prior.world

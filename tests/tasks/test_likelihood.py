@@ -8,7 +8,14 @@ import torch
 from gapzoo.core import GapzooError
 from gapzoo.diffusion import DiagonalCovariance, SpectralCovariance
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
-from gapzoo.tasks.forecast_error import LEAST, forgetting, likelihood, mean_errors, mode_errors
+from gapzoo.tasks.forecast_error import (
+    LEAST,
+    forgetting,
+    likelihood,
+    mean_errors,
+    merged,
+    mode_errors,
+)
 
 SHAPE = (2, 4, 8)
 
@@ -237,6 +244,25 @@ def test_modes_that_forget_by_themselves_are_left_alone(climatology):
     kept = forgetting(RegressedErrors(climatology, own.eigenvalues, gain), climatology, 24, 50.0)
     assert torch.equal(kept.eigenvalues, own.eigenvalues)
     assert torch.equal(kept.gain, gain) and not kept.forced.any()
+
+
+def test_fewer_modes_have_the_errors_and_gains_of_those_that_they_are_made_of(climatology):
+    """By hand for one wavenumber: errors' plain mean, gains' mean weighted by variance."""
+    level = climatology.eigenvalues
+    gain = torch.linspace(0.4, 1.0, len(level))
+    error = RegressedErrors(climatology, level * torch.linspace(0.1, 0.8, len(level)), gain)
+    least = float(level[: sum(climatology.ranks)].median())
+    fewer, found = merged(error, climatology, least)
+    assert fewer.same_basis(found) and 0 < sum(fewer.ranks) < sum(climatology.ranks)
+    rank, size, tail = climatology.ranks[0], climatology.vectors[0].shape[0], sum(climatology.ranks)
+    joins = (level[:rank] < least).nonzero().flatten().tolist()
+    every = joins + [tail] * (size - rank)
+    at = sum(fewer.ranks)
+    assert found.eigenvalues[at] == pytest.approx(error.eigenvalues[every].mean().item(), rel=1e-5)
+    weighted = (level[every] * gain[every]).sum() / level[every].sum()
+    assert found.gain[at] == pytest.approx(weighted.item(), rel=1e-5)
+    with pytest.raises(GapzooError, match="'merge' needs a prior"):
+        merged(error, None, least)
 
 
 def test_a_memory_needs_a_length_and_a_climate(climatology):

@@ -228,6 +228,30 @@ def test_a_share_of_the_mean_under_each_starts_own_forcing_is_added():
         assert (frame.state - known).abs().max() < 2 * MEAN_ERROR
 
 
+def test_a_restart_has_the_means_that_an_uninterrupted_run_had():
+    """They are kept for some days, of a day that the valid time alone decides."""
+    world = toy(factor=0.9)
+    climate = ZonalCovariance.fit([CLIMATE.sample(torch.randn(400, 1, H, W))])
+    denoiser = Warmed(torch.zeros(1, H, W), climate, SCHEDULE)
+    denoiser.climatology = climate
+    level = climate.eigenvalues
+    error = RegressedErrors(climate, 0.1 * level, 0.5 + 0 * level, None, 0.4 + 0 * level)
+
+    def forcing(times):
+        days = ((times - START) / pd.Timedelta(days=1)).to_numpy()
+        return np.broadcast_to(0.3 * days[:, None, None, None], (len(times), 1, H, W))
+
+    def run(x, time):
+        roll = rollout(world, prior=Prior(denoiser), error=error)
+        return roll.run(x, time, MemberGenerator(4, 3), forcing)
+
+    whole = list(islice(run(state(), START), 12))
+    for cut in (0, 3, 6):
+        time, middle = whole[cut]
+        for (_, old), (_, new) in zip(whole[cut + 1 :], run(middle, time), strict=False):
+            assert torch.equal(old, new)
+
+
 def test_persisted_forcing_stays():
     anomaly = np.arange(N, dtype=float).reshape(1, H, W)
     times = pd.date_range(START, periods=3)

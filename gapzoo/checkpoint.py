@@ -33,6 +33,7 @@ from gapzoo.diffusion import SCHEDULES, PreconditionedDenoiser
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.prior import Prior
+from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
 from gapzoo.forecasters.abroad import Abroad
@@ -110,6 +111,11 @@ class Checkpoint:
                 "these, or where its recipe has that lead, 'gapzoo calibrate' it"
             )
         return SpectralCovariance(self.extras[f"error{hours}"])
+
+    def single(self, hours: int) -> SingleWeights | None:
+        """Weights of the sampler ``single`` for a roll-out by this forecaster, where measured."""
+        found = self.extras.get(f"error{hours}.single")
+        return None if found is None else SingleWeights(found)
 
     @cached_property
     def denoiser(self) -> PreconditionedDenoiser:

@@ -17,7 +17,7 @@ from rich.progress import Progress, track
 
 from gapzoo import checkpoint
 from gapzoo.checking import require_devices
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.random import derive_seed
 from gapzoo.data.archive import Archive
 from gapzoo.data.module import ArchiveDataModule, Reader
@@ -26,6 +26,7 @@ from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors
+from gapzoo.tasks.single_weights import single_weights
 from gapzoo.training import train
 from gapzoo.training.about import versions
 from gapzoo.training.adapt import merged
@@ -35,6 +36,8 @@ from gapzoo.training.module import TrainedModule
 __all__ = ["calibrate", "covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
 
 ERROR_FORECASTS = 1000
+EVALUATIONS = 240
+"""Validation forecasts that the weights of a single evaluation are measured on."""
 MOMENT_STATES = 160
 """Validation states that a prior's second moments are measured on."""
 THEN = ", then "
@@ -266,7 +269,37 @@ def _errors(
     rows = positions[np.linspace(0, len(positions) - 1, ERROR_FORECASTS).astype(int)]
     prior = checkpoint.load(recipe.basis) if recipe.basis else None
     world, basis = (prior.world, prior.covariance) if prior else (data.world, None)
-    return calibrate(made, Reader(data.archive, world), rows, basis, sorted(set(recipe.hours)))
+    reader, leads = Reader(data.archive, world), sorted(set(recipe.hours))
+    out = calibrate(made, reader, rows, basis, leads)
+    if prior is None or basis is None or made.forecaster.stochastic:
+        return out
+    made.extras, few = out, positions[np.linspace(0, len(positions) - 1, EVALUATIONS).astype(int)]
+    return out | {f"error{h}.single": _single(made, prior, reader, few, h) for h in leads}
+
+
+def _single(
+    made: checkpoint.Checkpoint,
+    prior: checkpoint.Checkpoint,
+    reader: Reader,
+    positions: np.ndarray,
+    hours: int,
+) -> torch.Tensor:
+    """Table of the weights with which one evaluation of the prior makes a draw."""
+    generator = MemberGenerator(derive_seed(0, "single", hours), 1)
+    error, step = made.error(hours, prior.covariance), made.forecaster_in(reader.world)
+    with Progress() as bar:
+        task = bar.add_task(f"draws over {hours} h", total=len(positions))
+        advance = partial(bar.advance, task)
+        return single_weights(
+            prior.prior,
+            step,
+            error,  # type: ignore[arg-type]
+            reader,
+            positions,
+            hours,
+            generator,
+            advance,
+        ).table
 
 
 def measure_moments(

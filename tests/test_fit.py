@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import TINY, recipe_text, toy
+from models import TINY, recipe_text, saved, toy, toy_forecaster, toy_prior
 from worlds import NAMES, expect
 
 from gapzoo import checkpoint, cli, fit, recipe
-from gapzoo.core import GapzooError
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.module import Reader, States, world_of
+from gapzoo.tasks.single_weights import single_weights
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -112,6 +113,30 @@ def test_a_priors_second_moments_are_measured_and_used(whole, tmp_path, monkeypa
     assert 0 < off.abs().max() < 0.5 * x.abs().max()
     assert cli.main(["calibrate", str(made), "unet_small.toy"]) == 2
     assert "is a prior itself" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("model", ["convcast_small", "crpscast_small"])
+def test_a_forecaster_s_draws_are_measured_with_its_errors(archive, tmp_path, monkeypatch, model):
+    """Of a deterministic one; their spread is then their error on the same forecasts."""
+    monkeypatch.setattr(fit, "EVALUATIONS", 24)
+    prior = toy_prior(archive, wiener=True)
+    made = toy_forecaster(archive, model=model)
+    saved(prior, tmp_path / "p")
+    folder = saved(made, tmp_path / "f")
+    text = recipe_text(archive.path, name=made.name, kind="forecaster", model=model, hours=[24])
+    (folder / "recipe.yaml").write_text(text)
+    assert cli.main(["calibrate", str(folder), str(tmp_path / "p")]) == 0
+    found = checkpoint.load(folder)
+    weights = found.single(24)
+    if model == "crpscast_small":
+        assert weights is None and found.single(6) is None
+        return
+    error, reader = found.error(24, prior.covariance), Reader(archive, prior.world)
+    rows = archive.indices("1980-01-01", "1980-06-30")[:-1:8]
+    common = (prior.prior, found.forecaster, error, reader, rows, 24)
+    again = single_weights(*common, MemberGenerator(3, 1))
+    assert (again.table - weights.table).abs().mean() < 0.15  # other forecasts, other noise
+    assert weights.table.min() >= 0 and weights.table[0].max() > 0.5
 
 
 def test_exporting_the_run_gives_the_same_checkpoint(whole, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from gapzoo.core import GapzooError, nearest
 from gapzoo.core.world import World
 from gapzoo.diffusion.covariance import SpectralCovariance
 from gapzoo.diffusion.prior import Prior
+from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import FORECASTERS
 from gapzoo.forecasters.base import Forecaster
@@ -46,11 +47,14 @@ class Trained(Protocol):
     def error(self, hours: int, basis: Any = None) -> Any:
         """Covariance of a forecaster's errors."""
 
+    def single(self, hours: int) -> SingleWeights | None:
+        """Weights of the sampler ``single`` for a forecaster's roll-outs."""
+
 
 LEAST = 1e-7
 """Of the static error's variances, normalised: forecasts are never exact."""
 FORMS = ("gaussian", "renoise")
-ONCE = {"sampler": "exponential", "steps": 1, "sampler_options": {"highest": 1.0}}
+ONCE = {"sampler": "single", "steps": 1}
 """Sampling by one evaluation of the prior, enough under a forecast's errors alone."""
 FEW = {"sampler": "exponential", "steps": 4}
 """Sampling where a conserved quantity is observed besides."""
@@ -140,13 +144,22 @@ def rollout_of(
         world=world,
         hours=settings.hours,
         prior=own,
-        sampling=Sampling.of(settings.sampling),
+        sampling=_sampling(settings, forecaster),
         error=error,
         start_sigma=settings.start_sigma,
         observe=conserved(world, settings.dry_mass_error) if settings.dry_mass else None,
         guard=Guard(limit=settings.guard) if settings.guard else None,
         bounds=HumidityBounds(world, settings.saturation) if settings.saturation else None,
     )
+
+
+def _sampling(settings: RolloutSettings, forecaster: Trained | None) -> Sampling:
+    """With the weights of a single evaluation where a forecaster's were measured."""
+    found = Sampling.of(settings.sampling)
+    weights = None if forecaster is None else forecaster.single(settings.hours)
+    if found.sampler != "single" or weights is None:
+        return found
+    return replace(found, sampler_options={"weights": weights, **found.sampler_options})
 
 
 DRAWN = 0.5

@@ -30,7 +30,9 @@ def relative_error(name, steps, schedule="edm"):
 
 
 def test_the_registry_finds_every_sampler_by_itself():
-    assert SAMPLERS.names() == sorted(["decoupled", "exponential", *DETERMINISTIC, *STOCHASTIC])
+    assert SAMPLERS.names() == sorted(
+        ["decoupled", "exponential", "single", *DETERMINISTIC, *STOCHASTIC]
+    )
 
 
 @pytest.mark.parametrize(

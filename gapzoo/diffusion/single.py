@@ -14,8 +14,11 @@ An integrator's a and b are assumptions about e below r (with f = e / sd constan
 Here both follow from what draws are for. On truths t that m was forecast of, with e' of another
 noise, averages over forecasts and over modes of like C,
 
-    b:  <(t - m) e> = b <e e'>              the truth is a draw more: slope 1 on the draws' mean
-    a:  <(x - m)^2> = <(t - m)^2>           and as far from m as they are.
+    b:  <(t - m) e> = b <e e'>                  the truth's slope on the mean of draws
+    a:  <x^2> = <m^2> + <(t - m)^2>             draws have the truths' variance
+
+where m is regressed on truths, <m (t - m)> = 0 (``RegressedErrors``); what e has along m counts as
+variance of x.
 """
 
 from __future__ import annotations
@@ -112,14 +115,14 @@ class SingleWeights:
         return cls(_filled(sums, kept, known))
 
 
-_PRODUCTS = ("rr", "re", "ee", "both", "dd", "de")
+_PRODUCTS = ("rr", "re", "ee", "both", "dd", "de", "me")
 
 
 def _products(one: Evaluation, covariance: ZonalCovariance) -> Tensor:
     """(len(_PRODUCTS), N): sums over states of Re(a b*), means over the two noises; r = t - m."""
-    r = [covariance.analyse(one.truth - one.mean)] * 2
+    r, m = ([covariance.analyse(v)] * 2 for v in (one.truth - one.mean, one.mean))
     d, e = ([covariance.analyse(v) for v in pair] for pair in (one.apart, one.unknown))
-    pairs = [(r, r), (r, e), (e, e), (e, e[::-1]), (d, d), (d, e)]
+    pairs = [(r, r), (r, e), (e, e), (e, e[::-1]), (d, d), (d, e), (m, e)]
     found = [
         torch.stack([(p * q.conj()).real.sum(0) for p, q in zip(*x, strict=True)]) for x in pairs
     ]
@@ -159,9 +162,9 @@ def _filled(sums: Tensor, kept: Tensor, known: Tensor) -> Tensor:
 
 
 def _solved(p: dict[str, float], kept: Tensor) -> tuple[float, float]:
-    """a and b of one bin; a is 0 where e alone goes as far as the truth."""
+    """a and b of one bin; a is 0 where e alone has all of the variance."""
     b = min(max(p["re"] / max(p["both"], 1e-12), 0.0), LARGEST)
     half, square = float(kept) * b * p["de"], float(kept) ** 2 * p["dd"]
-    rest = b**2 * p["ee"] - p["rr"]
+    rest = b**2 * p["ee"] + 2 * b * p["me"] - p["rr"]
     a = (math.sqrt(max(half**2 - square * rest, 0.0)) - half) / max(square, 1e-12)
     return min(max(a, 0.0), LARGEST), b

@@ -215,4 +215,11 @@ class GapForecast(ForecastMethod):
         found |= {"forecaster": self.forecaster}
         if self.network is not None:
             found |= {"forecaster": self.network.name, "forecaster_sha256": self.network.hash}
-        return {**found, "options": self.options, "sampling": vars(self.rollout.sampling)}
+        return {**found, "options": self.options, "sampling": self._sampling()}
+
+    def _sampling(self) -> dict[str, Any]:
+        """As it is written down: measured weights by their digest."""
+        assert self.rollout.sampling is not None
+        found = dict(vars(self.rollout.sampling))
+        named = {k: getattr(v, "digest", v) for k, v in found["sampler_options"].items()}
+        return found | {"sampler_options": named}

@@ -394,7 +394,7 @@ def test_weights_of_a_single_evaluation_come_from_the_forecaster_s_checkpoint():
     start = Start(prior.covariance.sample(noise).repeat(2, 1, 1, 1), START, MemberGenerator(0, 2))
     roll = rollout_of(RolloutSettings(), prior, network, prior.world)
     drawn = next(roll.frames([start]))[0].state
-    forecast = network.forecaster.step(start.state, START, 24)
+    forecast = network.forecaster_in(prior.world).step(start.state, START, 24)
     error = network.error(24, prior.covariance)
     known = prior.covariance.filter(forecast, lambda b: error.gain)
     known = prior.denoiser.finish(known)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from gapzoo.card import card
@@ -246,9 +247,9 @@ def _read(folder: Path, files: dict[str, str], kind: str) -> dict[str, Tensor]:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write a file, whole or not at all; its hash."""
+    """Write a file, whole or not at all, that others may read; its hash."""
     part = path.with_suffix(".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
+    part.write_bytes(save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
     digest = sha256(part)
     part.replace(path)
     return digest

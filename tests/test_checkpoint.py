@@ -46,6 +46,15 @@ def states(shape, seed=0):
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_others_may_read_all_files_of_a_checkpoint(folder):
+    """As far as the user's umask lets them, like any file."""
+    beside = folder.parent / "any"
+    beside.write_text("")
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert set(modes.values()) == {beside.stat().st_mode}, modes
+
+
 @pytest.mark.parametrize("wiener", [False, True])
 def test_a_prior_reloads_to_identical_outputs(archive, tmp_path, wiener):
     """In full precision; around a covariance too, once it is what a checkpoint keeps."""

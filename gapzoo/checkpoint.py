@@ -103,8 +103,9 @@ class Checkpoint:
         """
         zonal = self.extras.get(f"error{hours}.zonal")
         if basis is not None and zonal is not None and len(zonal) == len(basis.eigenvalues):
-            rest = (self.extras.get(f"error{hours}.{name}") for name in ("gain", "persistence"))
-            return RegressedErrors(basis, zonal, *rest)  # type: ignore[arg-type]
+            names = ("gain", "persistence", "recurrence")
+            rest = {name: self.extras.get(f"error{hours}.{name}") for name in names}
+            return RegressedErrors(basis, zonal, **rest)  # type: ignore[arg-type]
         if f"error{hours}" not in self.extras:
             known = sorted(k for k in self.extras if k.startswith("error"))
             raise GapzooError(

@@ -20,12 +20,14 @@ from gapzoo.checking import require_devices
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.random import derive_seed
 from gapzoo.data.archive import Archive
-from gapzoo.data.module import ArchiveDataModule, Reader
+from gapzoo.data.module import ArchiveDataModule, Reader, hours_of
 from gapzoo.diffusion.moments import SecondMoments
-from gapzoo.diffusion.zonal import ZonalCovariance
+from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
+from gapzoo.forecasters import Forecaster
 from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors
+from gapzoo.tasks.recurrence import recurrence
 from gapzoo.tasks.single_weights import single_weights
 from gapzoo.training import train
 from gapzoo.training.about import versions
@@ -36,6 +38,8 @@ from gapzoo.training.module import TrainedModule
 __all__ = ["calibrate", "covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
 
 ERROR_FORECASTS = 1000
+RECURRENCES = 240
+"""Pairs of validation forecasts that the recurrence of errors is measured on."""
 EVALUATIONS = 240
 """Validation forecasts that the weights of a single evaluation are measured on."""
 MOMENT_STATES = 160
@@ -257,8 +261,28 @@ def calibrate(
         out[f"error{hours}"] = error_covariance(forecasts - truths).eigenvalues
         if basis is not None:
             found = mode_errors(forecasts, truths, basis, starts)
+            found.recurrence = _recurrence(step, reader, positions, hours, found)
             out |= {f"error{hours}.{name}": part for name, part in found.parts().items()}
     return out
+
+
+def _recurrence(
+    step: Forecaster, reader: Reader, positions: np.ndarray, hours: int, error: RegressedErrors
+) -> torch.Tensor:
+    """Correlations of the errors of two steps, one after the other, mode by mode."""
+    archive, ahead = reader.archive, hours // hours_of(reader.archive)
+    few = positions[np.linspace(0, len(positions) - 1, RECURRENCES).astype(int)]
+    few = few[few + 2 * ahead < len(archive.times)]
+    few = few[archive.runs[few] == archive.runs[few + 2 * ahead]]
+    left = []
+    for rows in (few, few + ahead):
+        with Progress() as bar:
+            task = bar.add_task(f"steps of {hours} h in a row", total=len(rows))
+            forecasts, truths, _ = forecast_pairs(
+                step, reader, rows, hours, partial(bar.advance, task)
+            )
+        left.append(truths - error.filter(forecasts, lambda b: error.gain.to(b)))
+    return recurrence(left[0], left[1], error)
 
 
 def _errors(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -117,3 +117,73 @@ class CentredGenerator(MemberGenerator):
         """See MemberGenerator."""
         parts = super().split(chunk)
         return [CentredGenerator(self.seed, p.members, self.device, self.everyone) for p in parts]
+
+
+class MixedGenerator(MemberGenerator):
+    """Streams whose normal numbers are a mixture of two others': successive steps that go together.
+
+    Args:
+        now, before: of the same members.
+        mix: of their normal numbers (M, ...), again standard normal ones.
+    """
+
+    def __init__(
+        self, now: MemberGenerator, before: MemberGenerator, mix: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        if now.members != before.members:
+            raise ValueError(f"members {now.members} with {before.members}")
+        super().__init__(now.seed, now.members, now.device)
+        self.now, self.before, self.mix = now, before, mix
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """The mixture of both."""
+        return self.mix(self.now.randn(shape), self.before.randn(shape))
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        """Of ``now`` alone."""
+        return self.now.rand(shape)
+
+    def fork(self, *keys: object) -> MemberGenerator:
+        """See MemberGenerator."""
+        return MixedGenerator(self.now.fork(*keys), self.before.fork(*keys), self.mix)
+
+    def split(self, chunk: int) -> list[MemberGenerator]:
+        """See MemberGenerator."""
+        parts = zip(self.now.split(chunk), self.before.split(chunk), strict=True)
+        return [MixedGenerator(now, before, self.mix) for now, before in parts]
+
+    def to(self, device: torch.device | str) -> MixedGenerator:
+        """See MemberGenerator."""
+        return MixedGenerator(self.now.to(device), self.before.to(device), self.mix)
+
+
+class _Joined(MemberGenerator):
+    """Members of several generators as one."""
+
+    def __init__(self, parts: Sequence[MemberGenerator]) -> None:
+        members = [m for part in parts for m in part.members]
+        super().__init__(parts[0].seed, members, parts[0].device)
+        self.parts = list(parts)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        self._check(shape)
+        return torch.cat([p.randn((len(p), *shape[1:])) for p in self.parts])
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        self._check(shape)
+        return torch.cat([p.rand((len(p), *shape[1:])) for p in self.parts])
+
+    def fork(self, *keys: object) -> MemberGenerator:
+        return _Joined([p.fork(*keys) for p in self.parts])
+
+    def to(self, device: torch.device | str) -> _Joined:
+        return _Joined([p.to(device) for p in self.parts])
+
+    def split(self, chunk: int) -> list[MemberGenerator]:
+        singles = [one for p in self.parts for one in p.split(1)]
+        return [_Joined(singles[i : i + chunk]) for i in range(0, len(singles), chunk)]
+
+
+def joined(parts: Sequence[MemberGenerator]) -> MemberGenerator:
+    """The members of several generators, each with its own streams, as one generator."""
+    return parts[0] if len(parts) == 1 else _Joined(parts)

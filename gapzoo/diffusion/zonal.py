@@ -300,6 +300,7 @@ class RegressedErrors(ZonalCovariance):
         persistence: the truth's own correlation over the lead, alike, where it is known.
         forced: share of the prior's mean under the forcing that is added to g f, alike; None is
             nothing. No checkpoint keeps it.
+        recurrence: correlation of the errors of successive steps, alike, where it is known.
     """
 
     def __init__(
@@ -309,14 +310,17 @@ class RegressedErrors(ZonalCovariance):
         gain: Tensor,
         persistence: Tensor | None = None,
         forced: Tensor | None = None,
+        recurrence: Tensor | None = None,
     ) -> None:
         super().__init__(climatology.vectors, eigenvalues, climatology.shape)
         self._moved = climatology._moved
-        self.gain, self.persistence, self.forced = gain, persistence, forced
+        self.gain, self.persistence = gain, persistence
+        self.forced, self.recurrence = forced, recurrence
 
     def parts(self) -> dict[str, Tensor]:
         """What is known of the modes, by the names that a checkpoint has for it."""
         found = {"zonal": self.eigenvalues, "gain": self.gain, "persistence": self.persistence}
+        found["recurrence"] = self.recurrence
         return {name: part for name, part in found.items() if part is not None}
 
 

@@ -127,7 +127,7 @@ class Simulation:
         physical = torch.from_numpy(recorder.state).to(device)
         then = pd.DatetimeIndex([recorder.time])
         state = self.rollout.world.normalise(physical[None], then)[0]
-        return Start(state, recorder.time, streams, forcing)
+        return Start(state, recorder.time, streams, forcing, recorder.start)
 
 
 def refer(recorder: Recorder, archive: Archive, progress: Progress | None = None) -> None:

@@ -181,7 +181,7 @@ def resumed(start: Start, store: ForecastStore, lead: int, device: torch.device)
     time = start.time + pd.Timedelta(hours=lead)
     physical = read_state(store, start.time, lead).to(device)
     state = store.world.normalise(physical[None], pd.DatetimeIndex([time]))[0]
-    return replace(start, state=state, time=time)
+    return replace(start, state=state, time=time, first=start.first or start.time)
 
 
 def read_state(store: ForecastStore, time: pd.Timestamp, lead: int | None = None) -> Tensor:

@@ -169,15 +169,18 @@ def mean_errors(
     count, level = len(members), climatology.eigenvalues
     scale = error.gain if isinstance(error, RegressedErrors) else torch.ones_like(level)
     spread = climatology.of(members - members.mean(0, keepdim=True)).eigenvalues * scale**2
-    own = _shared(spread * (count / max(count - 1, 1)) / level, climatology.ranks) * level
+    own = shared(spread * (count / max(count - 1, 1)) / level, climatology.ranks) * level
     unknown = torch.minimum(own + error.eigenvalues, WIDEST * level)
     known = level - unknown
     gain = known / (known + torch.minimum(own, unknown) / count)
     return RegressedErrors(climatology, level - gain * known, gain * scale)
 
 
-def _shared(ratio: Tensor, ranks: list[int]) -> Tensor:
-    """Running means over the modes of each wavenumber; the tails' as they are."""
+def shared(ratio: Tensor, ranks: list[int]) -> Tensor:
+    """Running means of values (len(eigenvalues),) over the modes of each wavenumber.
+
+    The tails' values, the last, stay as they are.
+    """
     width = 2 * NEIGHBOURS + 1
     parts = ratio[: sum(ranks)].split(ranks)
     means = [
@@ -231,7 +234,10 @@ def forgetting(
     least = torch.where(kept > left, 1 - left**2, 0.0)
     unknown = torch.maximum(error.eigenvalues / level, least).clamp(max=1.0)
     bound = gain.clamp(max=left)
-    return RegressedErrors(climatology, unknown * level, bound, forced=gain - bound)
+    again = None if regressed is None else regressed.recurrence
+    return RegressedErrors(
+        climatology, unknown * level, bound, forced=gain - bound, recurrence=again
+    )
 
 
 def merged(
@@ -261,7 +267,7 @@ def merged(
     values = climatology.folded(error.eigenvalues, keep)
     if not isinstance(error, RegressedErrors):
         return fewer, fewer.with_eigenvalues(values)
-    every = (error.gain, error.persistence, error.forced)
+    every = (error.gain, error.persistence, error.forced, error.recurrence)
     parts = [None if v is None else climatology.folded(v, keep, level) for v in every]
     return fewer, RegressedErrors(fewer, values, *parts)  # type: ignore[arg-type]
 
@@ -270,11 +276,24 @@ LEAST = 0.02
 """Coherence rho^2 below which a mode's forecast is not amplified any further."""
 
 
+LARGEST = 0.99
+"""Share u of a mode's variance beyond which its gain is as for this."""
+
+
+def later_gain(error: RegressedErrors, climatology: ZonalCovariance) -> Tensor:
+    """k of each mode (len(eigenvalues),), see ``gapzoo.tasks.recurrence``; 1 without recurrence."""
+    unknown = (error.eigenvalues / climatology.eigenvalues).clamp(max=LARGEST)
+    rho = torch.zeros_like(unknown) if error.recurrence is None else error.recurrence
+    half = rho * unknown / (1 - unknown).sqrt()
+    return (half**2 + 1).sqrt() - half
+
+
 def likelihood(
     forecast: Tensor,
     error: CovarianceOperator,
     climatology: CovarianceOperator | None,
     centre: Tensor | None = None,
+    again: Tensor | None = None,
 ) -> GaussianForecast:
     """A forecast (M, C, H, W) as a constraint beside the prior.
 
@@ -285,14 +304,19 @@ def likelihood(
             the forecast is taken as it is and the climate counts twice.
         centre: (M or 1, C, H, W) the prior's mean under the forcing, of which ``error.forced`` is
             added to g f.
+        again: (M,) 1 where the errors of a step before this one are still felt, else 0.
     """
     if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
         return GaussianForecast(forecast, error)
     coherence = (1 - error.eigenvalues / climatology.eigenvalues).clamp(min=LEAST)
-    gain = error.gain if isinstance(error, RegressedErrors) else 1.0
-    factor = gain / coherence
-    mean = climatology.filter(forecast, lambda b: factor.to(b))
-    forced = error.forced if isinstance(error, RegressedErrors) else None
+    regressed = error if isinstance(error, RegressedErrors) else None
+    factor = (1.0 if regressed is None else regressed.gain) / coherence
+    if again is None or regressed is None:
+        mean = climatology.filter(forecast, lambda b: factor.to(b))
+    else:
+        less = factor * (1 - later_gain(regressed, climatology))
+        mean = climatology.filter(forecast, lambda b, s: factor.to(b) - s * less.to(b), again)
+    forced = None if regressed is None else regressed.forced
     if centre is not None and forced is not None:
         share = forced / coherence
         mean = mean + climatology.filter(centre, lambda b: share.to(b))

@@ -25,12 +25,14 @@ import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core.random import MixedGenerator, joined
 from gapzoo.core.world import World
 from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
 from gapzoo.forecasters.base import Forecaster
 from gapzoo.tasks.forecast_error import likelihood
+from gapzoo.tasks.recurrence import recurring
 from gapzoo.tasks.sampling import NotFinite, Sampling
 
 Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
@@ -64,12 +66,14 @@ class Start:
         time: valid time.
         generator: a stream a member.
         forcing: None is the climatology.
+        first: when the run began, where this goes on with one.
     """
 
     state: Tensor
     time: pd.Timestamp
     generator: MemberGenerator
     forcing: Forcing | None = None
+    first: pd.Timestamp | None = None
 
 
 @dataclass(frozen=True)
@@ -156,16 +160,18 @@ class Rollout:
         time: pd.Timestamp,
         generator: MemberGenerator,
         forcing: Forcing | None = None,
+        first: pd.Timestamp | None = None,
     ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
         """Yield (valid time, (M, C, H, W) normalised), without end; the first is one step ahead.
 
         Random numbers depend on the valid time alone, so a roll-out restarted from any state that
-        it yielded goes on as it would have.
+        it yielded goes on as it would have; where errors recur it is told when the run began, as
+        ``first``.
 
         Raises:
             Unphysical: at the first state that is not finite or unphysical.
         """
-        for (frame,) in self.frames([Start(state, time, generator, forcing)]):
+        for (frame,) in self.frames([Start(state, time, generator, forcing, first)]):
             yield frame.time, frame.state
 
     def frames(self, starts: Sequence[Start]) -> Iterator[list[Frame]]:
@@ -205,13 +211,23 @@ class Rollout:
     def _constrain(self, batch: _Batch) -> Tensor:
         forecast, given = torch.cat(batch.states), self._conditions(batch)
         centre = self._centre(batch, forecast)
+        again = batch.again(pd.Timedelta(hours=self.hours)).to(forecast)
         given["forecast"] = lambda rows: self._given(
-            forecast[rows], None if centre is None else centre[rows]
+            forecast[rows], None if centre is None else centre[rows], again[rows]
         )
         if self.observe is not None:
             observe, times = self.observe, batch.row_times
             given["observations"] = lambda rows: observe(times[rows])
-        return self._draw(given, batch.streams("rollout"))
+        return self._draw(given, self._streams(batch))
+
+    def _streams(self, batch: _Batch) -> MemberGenerator:
+        """Of a step; where errors recur, mixed with those of the step before."""
+        now, mixed = batch.streams("rollout"), recurring(self.error)
+        if mixed is None:
+            return now
+        step = pd.Timedelta(hours=self.hours)
+        before = joined([s.generator.fork("rollout", t - step) for s, t, _ in batch.rows()])
+        return MixedGenerator(now, before, mixed.mix)
 
     def _conditions(self, batch: _Batch) -> dict[str, Any]:
         """The forcing of each row at its valid time; one row where all share it."""
@@ -252,12 +268,12 @@ class Rollout:
         return known[2]
 
     def _given(
-        self, forecast: Tensor, centre: Tensor | None
+        self, forecast: Tensor, centre: Tensor | None, again: Tensor
     ) -> GaussianForecast | RenoisedForecast:
         if self.error is None:
             return RenoisedForecast(forecast, self.start_sigma)
         own = getattr(self.prior.denoiser if self.prior else None, "climatology", None)
-        return likelihood(forecast, self.error, own, centre)
+        return likelihood(forecast, self.error, own, centre, again)
 
     def _guarded(self, batch: _Batch) -> _Batch:
         """Members beyond the guard's limit, drawn again from their own re-noised states."""
@@ -316,41 +332,15 @@ class _Batch:
         pairs = zip(self.times, self.states, strict=True)
         return pd.DatetimeIndex([t for t, s in pairs for _ in range(len(s))])
 
+    def again(self, step: pd.Timedelta) -> Tensor:
+        """(B,) 1 for members whose run had a step before the one to these times, else 0."""
+        known = [t - step > (s.first or s.time) for s, t, _ in self.rows()]
+        sizes = torch.tensor([len(state) for state in self.states])
+        return torch.tensor(known).repeat_interleave(sizes)
+
     def streams(self, *keys: object) -> MemberGenerator:
         """A stream each member, by its initial time's generator, the valid time and the keys."""
         return joined([s.generator.fork(keys[0], t, *keys[1:]) for s, t, _ in self.rows()])
-
-
-class _Joined(MemberGenerator):
-    """Members of several generators as one."""
-
-    def __init__(self, parts: Sequence[MemberGenerator]) -> None:
-        members = [m for part in parts for m in part.members]
-        super().__init__(parts[0].seed, members, parts[0].device)
-        self.parts = list(parts)
-
-    def randn(self, shape: Sequence[int]) -> Tensor:
-        self._check(shape)
-        return torch.cat([p.randn((len(p), *shape[1:])) for p in self.parts])
-
-    def rand(self, shape: Sequence[int]) -> Tensor:
-        self._check(shape)
-        return torch.cat([p.rand((len(p), *shape[1:])) for p in self.parts])
-
-    def fork(self, *keys: object) -> MemberGenerator:
-        return _Joined([p.fork(*keys) for p in self.parts])
-
-    def to(self, device: torch.device | str) -> _Joined:
-        return _Joined([p.to(device) for p in self.parts])
-
-    def split(self, chunk: int) -> list[MemberGenerator]:
-        singles = [one for p in self.parts for one in p.split(1)]
-        return [_Joined(singles[i : i + chunk]) for i in range(0, len(singles), chunk)]
-
-
-def joined(parts: Sequence[MemberGenerator]) -> MemberGenerator:
-    """The members of several generators, each with its own streams, as one generator."""
-    return parts[0] if len(parts) == 1 else _Joined(parts)
 
 
 def settled(

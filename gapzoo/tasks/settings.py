@@ -75,6 +75,8 @@ class RolloutSettings:
             forecaster that draws.
         memory: longest time, in days, that a mode of the climate remembers what it was (for long
             roll-outs, see ``gapzoo.tasks.forecast_error.forgetting``); 0 sets no bound.
+        recurrence: draw errors of successive steps that go together, where that was measured (see
+            ``gapzoo.tasks.recurrence``).
         merge: modes of the climate of less variance than this (normalised, such as 0.1) share one a
             wavenumber, which is faster; 0 keeps all.
         sampling: of ``gapzoo.tasks.Sampling``: sampler, steps, guidance, batch, ...; where
@@ -96,6 +98,7 @@ class RolloutSettings:
     start_sigma: float = 0.3
     inflation: float | None = None
     memory: float = 0.0
+    recurrence: bool = True
     merge: float = 0.0
     sampling: dict[str, Any] = field(default_factory=dict)
     guard: float = 0.0
@@ -190,6 +193,8 @@ def _error(
     factor = settings.inflation
     factor = (DRAWN if draws else 1.0) if factor is None else factor
     error = error.with_eigenvalues(factor * error.eigenvalues)
+    if not settings.recurrence:
+        error.recurrence = None
     return forgetting(error, own, settings.hours, settings.memory) if settings.memory else error
 
 

@@ -28,12 +28,13 @@ from worlds import expect
 import gapzoo
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.climatology import Climatology
+from gapzoo.core.random import joined
 from gapzoo.diffusion import GaussianConstraint, GaussianDenoiser, Posterior
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.single import BINS
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks import Sampling
-from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical, joined, persisted
+from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical, persisted
 from gapzoo.tasks.sampling import NotFinite
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
 

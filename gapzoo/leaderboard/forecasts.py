@@ -25,6 +25,7 @@ ROLLED = (
     "start_sigma",
     "inflation",
     "memory",
+    "recurrence",
     "merge",
     "guard",
     "dry_mass",

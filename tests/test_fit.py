@@ -137,7 +137,7 @@ def test_a_forecaster_s_draws_are_measured_with_its_errors(archive, tmp_path, mo
     again = single_weights(*common, MemberGenerator(3, 1))
     assert (again.table - weights.table)[0].abs().mean() < 0.1  # other forecasts, other noise
     assert weights.table.min() >= 0 and weights.table[0].max() > 0.5
-    assert 0 <= error.recurrence.min() and error.recurrence.max() < 0.5
+    assert error.recurrence.min() >= 0 and error.recurrence.max() < 0.5
 
 
 def test_exporting_the_run_gives_the_same_checkpoint(whole, tmp_path):

@@ -31,7 +31,6 @@ from gapzoo.core.climatology import Climatology
 from gapzoo.core.random import joined
 from gapzoo.diffusion import GaussianConstraint, GaussianDenoiser, Posterior
 from gapzoo.diffusion.prior import Prior
-from gapzoo.diffusion.single import BINS
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks import Sampling
 from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical, persisted
@@ -383,23 +382,3 @@ def test_the_shipped_networks_forecast_alike_with_two_fifths_of_the_modes():
     assert modes[1] < 0.4 * modes[0]
     apart = (found[1] - found[0]).square().mean().sqrt()
     assert 0 < apart < 0.04
-
-
-def test_weights_of_a_single_evaluation_come_from_the_forecaster_s_checkpoint():
-    """With both nothing, a draw is the regressed forecast itself; other samplers are let be."""
-    prior, network = (
-        gapzoo.load(n) for n in ("unet_small.speedy-t21-v4", "convcast_small.speedy-t21-v3")
-    )
-    network.extras["error24.single"] = torch.zeros(2, BINS)
-    noise = torch.randn(1, *prior.world.shape, generator=torch.Generator().manual_seed(0))
-    start = Start(prior.covariance.sample(noise).repeat(2, 1, 1, 1), START, MemberGenerator(0, 2))
-    roll = rollout_of(RolloutSettings(), prior, network, prior.world)
-    drawn = next(roll.frames([start]))[0].state
-    forecast = network.forecaster_in(prior.world).step(start.state, START, 24)
-    error = network.error(24, prior.covariance)
-    known = prior.covariance.filter(forecast, lambda b: error.gain)
-    known = prior.denoiser.finish(known)
-    torch.testing.assert_close(drawn, known, rtol=1e-3, atol=2e-3)
-    other = RolloutSettings(sampling={"sampler": "exponential", "steps": 1})
-    roll = rollout_of(other, prior, network, prior.world)
-    assert "weights" not in roll.sampling.sampler_options

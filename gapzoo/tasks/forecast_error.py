@@ -311,7 +311,7 @@ def likelihood(
     coherence = (1 - error.eigenvalues / climatology.eigenvalues).clamp(min=LEAST)
     regressed = error if isinstance(error, RegressedErrors) else None
     factor = (1.0 if regressed is None else regressed.gain) / coherence
-    if again is None or regressed is None:
+    if again is None or regressed is None or regressed.recurrence is None:
         mean = climatology.filter(forecast, lambda b: factor.to(b))
     else:
         less = factor * (1 - later_gain(regressed, climatology))

@@ -26,7 +26,7 @@ from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import Forecaster
 from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
-from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors
+from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors, within_run
 from gapzoo.tasks.recurrence import recurrence
 from gapzoo.tasks.single_weights import single_weights
 from gapzoo.training import train
@@ -272,9 +272,7 @@ def _recurrence(
     """Correlations of the errors of two steps, one after the other, mode by mode."""
     archive, ahead = reader.archive, hours // hours_of(reader.archive)
     few = positions[np.linspace(0, len(positions) - 1, RECURRENCES).astype(int)]
-    few = few[few + 2 * ahead < len(archive.times)]
-    few = few[archive.runs[few] == archive.runs[few + 2 * ahead]]
-    left = []
+    few, left = within_run(archive, few, 2 * ahead), []
     for rows in (few, few + ahead):
         with Progress() as bar:
             task = bar.add_task(f"steps of {hours} h in a row", total=len(rows))
@@ -297,7 +295,8 @@ def _errors(
     out = calibrate(made, reader, rows, basis, leads)
     if prior is None or basis is None or made.forecaster.stochastic:
         return out
-    made.extras, few = out, positions[np.linspace(0, len(positions) - 1, EVALUATIONS).astype(int)]
+    made.extras = out  # whose errors the weights are under
+    few = positions[np.linspace(0, len(positions) - 1, EVALUATIONS).astype(int)]
     return out | {f"error{h}.single": _single(made, prior, reader, few, h) for h in leads}
 
 

@@ -60,8 +60,8 @@ class SecondMoments:
     def __call__(self, variance: Tensor, ratio: Tensor) -> Tensor:
         """g of modes (N,) at ratios (B, 1): (B, N), bilinear in the logarithms."""
         table = self.gains.to(variance)
-        row, down = _place(ratio, LOWEST, HIGHEST, LEVELS)
-        column, across = _place(variance / ratio**2, FAINTEST, CLEAREST, BINS)
+        row, down = place(ratio, LOWEST, HIGHEST, LEVELS)
+        column, across = place(variance / ratio**2, FAINTEST, CLEAREST, BINS)
         low = torch.lerp(table[row, column], table[row, column + 1], across)
         high = torch.lerp(table[row + 1, column], table[row + 1, column + 1], across)
         return torch.lerp(low, high, down)
@@ -119,7 +119,7 @@ def _measured(
     modes, left = own.analyse(noisy), own.analyse(states - mean)
     products = ((modes.conj() * left).real, modes.abs().square())
     variance = own.eigenvalues[: sum(own.ranks)]
-    index, share = _place(variance / ratio**2, FAINTEST, CLEAREST, BINS)
+    index, share = place(variance / ratio**2, FAINTEST, CLEAREST, BINS)
     nearest = index + (share > 0.5).long()
     count = torch.bincount(nearest, minlength=BINS)
     sums = [
@@ -129,7 +129,7 @@ def _measured(
     return sums[0] * (count >= FEWEST), sums[1] * (count >= FEWEST)
 
 
-def _place(value: Tensor, first: float, last: float, count: int) -> tuple[Tensor, Tensor]:
+def place(value: Tensor, first: float, last: float, count: int) -> tuple[Tensor, Tensor]:
     """Index of the node below on a logarithmic grid, and the share of the way to the next."""
     ends = torch.tensor([first, last], dtype=torch.float64).log()
     steps = (value.clamp(min=1e-30).log() - float(ends[0])) * ((count - 1) / float(ends.diff()))

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError
+from gapzoo.diffusion.moments import place
 from gapzoo.diffusion.zonal import ZonalCovariance
 
 RATIO = 1.0
@@ -81,10 +82,9 @@ class SingleWeights:
 
     def __call__(self, variance: Tensor) -> tuple[Tensor, Tensor]:
         """a and b of modes of variances C (N,), linear in the logarithm."""
-        place = _places(variance)
-        low = place.floor().clamp(max=BINS - 2).long()
+        low, share = place(variance, LEAST, MOST, BINS)
         table = self.table.to(variance)
-        a, b = torch.lerp(table[:, low], table[:, low + 1], (place - low).to(variance))
+        a, b = torch.lerp(table[:, low], table[:, low + 1], share)
         return a, b
 
     @property
@@ -108,8 +108,10 @@ class SingleWeights:
         """
         sums, count = torch.zeros(len(_PRODUCTS), BINS, dtype=torch.float64), 0
         inside = sum(covariance.ranks)
-        nearest = _places(covariance.eigenvalues[:inside]).round().long()
-        weight = _twice(covariance) / climatology.eigenvalues[:inside].double()
+        low, share = place(covariance.eigenvalues[:inside], LEAST, MOST, BINS)
+        nearest = low + (share > 0.5).long()
+        often = covariance.weights.repeat_interleave(torch.tensor(covariance.ranks))
+        weight = often.double() / climatology.eigenvalues[:inside].double()
         for one in evaluations:
             products = _products(one, covariance).double() * weight
             sums.index_add_(1, nearest, products)
@@ -133,21 +135,6 @@ def _products(one: Evaluation, covariance: ZonalCovariance) -> Tensor:
         torch.stack([(p * q.conj()).real.sum(0) for p, q in zip(*x, strict=True)]) for x in pairs
     ]
     return torch.stack(found).mean(1)
-
-
-def _twice(covariance: ZonalCovariance) -> Tensor:
-    """(N,) how often each mode counts: those with a conjugate twice."""
-    width = covariance.shape[2]
-    often = [1.0 if m in (0, width / 2) else 2.0 for m in range(len(covariance.ranks))]
-    return torch.tensor(often, dtype=torch.float64).repeat_interleave(
-        torch.tensor(covariance.ranks)
-    )
-
-
-def _places(variance: Tensor) -> Tensor:
-    """Where variances lie on the bins, 0 to BINS - 1."""
-    step = math.log(MOST / LEAST) / (BINS - 1)
-    return ((variance.clamp(min=1e-30).log() - math.log(LEAST)) / step).clamp(0, BINS - 1)
 
 
 def _kept(variance: Tensor, nearest: Tensor) -> Tensor:

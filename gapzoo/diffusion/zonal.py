@@ -231,7 +231,7 @@ class ZonalCovariance(CovarianceOperator):
         share, tails = self._shares(device), self.tails(gains)
         inside, ranks = gains[:, : sum(self.ranks)], torch.tensor(self.ranks, device=gains.device)
         above = (inside - tails.repeat_interleave(ranks, 1)) @ share
-        return (tails @ self._weights.to(gains))[:, None] / self.shape[2] + above
+        return (tails @ self.weights.to(gains))[:, None] / self.shape[2] + above
 
     def between_channels(self, values: Tensor) -> Tensor:
         """(H,C,C) covariance between the channels at a point of each row.
@@ -242,7 +242,7 @@ class ZonalCovariance(CovarianceOperator):
         channels, height, width = self.shape
         found = values.new_zeros(height, channels, channels)
         inside, tails = values[: sum(self.ranks)].split(self.ranks), self.tails(values)
-        each = zip(self._weights.tolist(), self._basis(values), inside, tails, strict=True)
+        each = zip(self.weights.tolist(), self._basis(values), inside, tails, strict=True)
         for twice, e, own, tail in each:
             parts = torch.cat([e.real, e.imag], 1).to(values)
             at = parts.unflatten(0, (channels, height)).transpose(0, 1)
@@ -252,7 +252,7 @@ class ZonalCovariance(CovarianceOperator):
         return found
 
     @property
-    def _weights(self) -> Tensor:
+    def weights(self) -> Tensor:
         """(W//2+1,) how often each wavenumber counts: those with a conjugate twice."""
         width = self.shape[2]
         return torch.tensor([1.0 if m in (0, width / 2) else 2.0 for m in range(width // 2 + 1)])
@@ -262,7 +262,7 @@ class ZonalCovariance(CovarianceOperator):
         if device not in self._moved_shares:
             channels, height, width = self.shape
             rows = []
-            for twice, e in zip(self._weights, self.vectors, strict=True):
+            for twice, e in zip(self.weights, self.vectors, strict=True):
                 power = e.abs().square().unflatten(0, (channels, height)).sum(1)
                 rows.append(twice * power.T / (height * width))
             self._moved_shares[device] = torch.cat(rows).to(device)

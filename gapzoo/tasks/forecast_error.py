@@ -22,11 +22,18 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from gapzoo.core import GapzooError
+from gapzoo.data.archive import Archive
 from gapzoo.data.module import Reader, hours_of
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
 from gapzoo.diffusion.prior import GaussianForecast
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
+
+
+def within_run(archive: Archive, positions: np.ndarray, ahead: int) -> np.ndarray:
+    """Of the steps (N,) those that have one so many steps ahead in their own run."""
+    positions = positions[positions + ahead < len(archive.times)]
+    return positions[archive.runs[positions] == archive.runs[positions + ahead]]
 
 
 def forecast_pairs(
@@ -48,9 +55,7 @@ def forecast_pairs(
         progress: called with 1 after each forecast.
     """
     archive, ahead = reader.archive, hours // hours_of(reader.archive)
-    positions = positions[positions + ahead < len(archive.times)]
-    positions = positions[archive.runs[positions] == archive.runs[positions + ahead]]
-    forecasts = []
+    positions, forecasts = within_run(archive, positions, ahead), []
     for position in positions:
         here = np.array([position])
         time, forcing = archive.times[position], reader.forcing(here)[0]

@@ -14,7 +14,7 @@ from gapzoo.diffusion.samplers.single import SingleSampler
 from gapzoo.diffusion.single import Evaluation, SingleWeights
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
-from gapzoo.tasks.forecast_error import likelihood
+from gapzoo.tasks.forecast_error import likelihood, within_run
 
 
 def single_weights(
@@ -47,8 +47,7 @@ def single_weights(
     if not isinstance(climatology, ZonalCovariance) or not climatology.same_basis(error):
         raise GapzooError("weights of a single evaluation need errors in the modes of the prior")
     archive, ahead = reader.archive, hours // hours_of(reader.archive)
-    positions = positions[positions + ahead < len(archive.times)]
-    positions = positions[archive.runs[positions] == archive.runs[positions + ahead]]
+    positions = within_run(archive, positions, ahead)
 
     def evaluations() -> Iterator[Evaluation]:
         for position in positions:

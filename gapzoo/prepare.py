@@ -176,6 +176,10 @@ def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> Trained
         network = NETWORKS.build(recipe.model, **sizes, **common["architecture"])
     kinds: dict[str, type[ConvCast]] = {"crpscast": CRPSCast, "diffcast": DiffCast}
     kind = kinds.get(getattr(network, "forecaster", ""), ConvCast)
+    if kind is CRPSCast:
+        common["waves"] = recipe.waves
+    elif recipe.waves:
+        raise GapzooError(f"'{recipe.model}' draws nothing, so it has no 'waves'; leave them out")
     return kind(recipe.model, change=change, **loss_weights(world), **common)
 
 

@@ -61,6 +61,8 @@ class Recipe:
         variables: variables or channels to learn; all of the archive where empty.
         train, validate: first and last day of each period.
         hours: leads that a forecaster learns.
+        waves: of a forecaster that draws: zonal wavenumbers, from 0 on, whose coefficients have
+            half of the loss (``gapzoo.training.crpscast``); 0 is none.
         basis: checkpoint of a prior, in whose basis a forecaster's errors are estimated too.
         batch_size: samples a step, of all devices together.
         steps_per_epoch: steps between validations.
@@ -108,6 +110,7 @@ class Recipe:
     train: list[str] = field(default_factory=lambda: ["1979-01-01", "2003-12-31"])
     validate: list[str] = field(default_factory=lambda: ["2004-01-01", "2005-12-31"])
     hours: list[int] = field(default_factory=lambda: [6, 12, 18, 24])
+    waves: int = 0
     basis: str = ""
     batch_size: int = 32
     steps_per_epoch: int = 500

@@ -6,6 +6,12 @@ with x_i = f(x, h, z_i) and y = x(t + h): fair (its expectation is least where m
 of one distribution, Ferro 2014), with the fewest members that have a spread, as in FGN (Alet et al.
 2025, arXiv 2506.10772). Persistence has a loss near 0.8. Batches are those of
 :mod:`gapzoo.training.convcast`.
+
+Point by point the loss is blind to what points have in common: a network whose members differ by
+one number on each latitude circle, five times as far as truth and forecast do, has the spread that
+it asks for. So half of the loss can be the same CRPS of the first ``waves`` Fourier coefficients
+along the circles (real and imaginary parts, of an orthonormal transform, so that errors without
+correlation count alike in both halves; a spectral CRPS as in FourCastNet 3, arXiv 2507.12144).
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ from gapzoo.training.convcast import LEADS, ConvCast
 from gapzoo.training.optimise import generator_for
 
 MEMBERS = 2
+WAVES = 0.5
+"""Share of the coefficients in the loss, where they have one."""
 
 
 def pair_crps(pair: Tensor, truth: Tensor) -> Tensor:
@@ -30,21 +38,40 @@ def pair_crps(pair: Tensor, truth: Tensor) -> Tensor:
     return ((first - truth).abs() + (second - truth).abs() - (first - second).abs()) / 2
 
 
+def coefficients(x: Tensor, waves: int) -> Tensor:
+    """(..., W) values on circles as (..., 2 waves - 1): wavenumber 0, then cosines and sines.
+
+    Orthonormal: independent values of unit variance give coefficients of unit variance.
+
+    Raises:
+        GapzooError: for more waves than a circle of W points carries.
+    """
+    if waves > x.shape[-1] // 2:
+        raise GapzooError(
+            f"{waves} waves on {x.shape[-1]} points; give {x.shape[-1] // 2} or fewer"
+        )
+    found = torch.fft.rfft(x.float(), norm="ortho")[..., :waves]
+    rest = found[..., 1:] * 2**0.5
+    return torch.cat([found.real[..., :1], rest.real, rest.imag], -1)
+
+
 class CRPSCast(ConvCast):
     """A registered network that takes noise, and its training.
 
     Args:
         name: the network's registered name.
+        waves: zonal wavenumbers, from 0 on, whose coefficients have a share of the loss; 0 is none.
         options: see :class:`ConvCast`.
 
     Raises:
         GapzooError: for a network that takes no noise.
     """
 
-    def __init__(self, name: str = "crpscast_small", **options: Any) -> None:
+    def __init__(self, name: str = "crpscast_small", *, waves: int = 0, **options: Any) -> None:
         super().__init__(name, **options)
         if not hasattr(self.network, "noise"):
             raise GapzooError(f"network '{name}' takes no noise; try crpscast_small")
+        self.waves = waves
 
     def noise(self, batch: Mapping[str, Tensor], *keys: object) -> tuple[Tensor, ...]:
         """(2, B, N) standard normal numbers; processes take alternate rows of one whole batch."""
@@ -57,7 +84,12 @@ class CRPSCast(ConvCast):
         """The loss of a batch and its noise (2, B, N), its ``ratio`` being the lead in hours."""
         hours, cond = batch["hours"].float(), batch.get("cond")
         pair = self._pair(network, batch["state"], hours, cond, *noise)
-        return self.weighed(pair_crps(pair, batch["target"]) / network.spread(hours), hours)
+        pair, truth = pair / network.spread(hours), batch["target"] / network.spread(hours)
+        points = pair_crps(pair, truth)
+        if self.waves:
+            both = pair_crps(coefficients(pair, self.waves), coefficients(truth, self.waves))
+            points = torch.lerp(points, both.mean(-1, keepdim=True).to(points), WAVES)
+        return self.weighed(points, hours)
 
     def example(self, state: Tensor, cond: Tensor) -> Tensor:
         """Both members, as training computes them."""

@@ -15,7 +15,7 @@ from gapzoo.data.module import world_of
 from gapzoo.evaluators.crps import ensemble_crps
 from gapzoo.forecasters import FORECASTERS, NETWORKS
 from gapzoo.training import CRPSCast, DiffCast, Optimisation
-from gapzoo.training.crpscast import pair_crps
+from gapzoo.training.crpscast import coefficients, pair_crps
 
 C, H, W = 2, 8, 16
 TIME = pd.Timestamp("1980-03-01")
@@ -53,6 +53,50 @@ def test_the_crps_of_two_members_is_the_fair_one():
     torch.testing.assert_close(found, ensemble_crps(pair.movedim(0, 1), truth))
     found.sum().backward()
     assert set(pair.grad.unique().tolist()) <= {-1.0, 0.0, 1.0}
+
+
+def test_coefficients_are_projections_on_waves():
+    x, angle = torch.randn(3, W, generator=torch.Generator().manual_seed(0)), torch.arange(W) / W
+    found = coefficients(x, 3)
+    turns = [2 * torch.pi * m * angle for m in (1, 2)]
+    waves = [
+        torch.ones(W),
+        *(2**0.5 * t.cos() for t in turns),
+        *(-(2**0.5) * t.sin() for t in turns),
+    ]
+    torch.testing.assert_close(found, x @ torch.stack(waves, 1) / W**0.5)
+    with expect(GapzooError, f"{W // 2 + 1} waves on {W} points"):
+        coefficients(x, W // 2 + 1)
+
+
+def test_waves_tell_a_shift_of_the_circle_from_weather():
+    """Of the same spread at every point; by what is known of Gaussian members and truths."""
+    g, n = torch.Generator().manual_seed(0), 20000
+    truth, weather = torch.randn(n, W, generator=g), torch.randn(2, n, W, generator=g)
+    shift = torch.randn(2, n, 1, generator=g).expand(-1, -1, W)
+    fair = torch.pi**-0.5  # of members and truth from N(0, 1)
+    for pair in (weather, shift):
+        assert pair_crps(pair, truth).mean() == pytest.approx(fair, rel=0.02)
+    found = [
+        pair_crps(coefficients(p, 3), coefficients(truth, 3)).mean(0) for p in (weather, shift)
+    ]
+    torch.testing.assert_close(found[0], torch.full((5,), fair), rtol=0.03, atol=0)
+    mean = (2 / torch.pi) ** 0.5 * ((1 + W) ** 0.5 - (W / 2) ** 0.5)  # N(0, W) for N(0, 1)
+    wanted = torch.tensor([mean, *[(2 / torch.pi) ** 0.5] * 4])  # 0 for N(0, 1)
+    torch.testing.assert_close(found[1], wanted, rtol=0.03, atol=0)
+
+
+def test_half_of_the_loss_is_the_waves(archive):
+    plain, new, data = module(), module(waves=3), batch(0, 4)
+    noise = new.noise(data, "validate", 0)
+    pair = new._pair(new.network, data["state"], data["hours"], None, *noise)
+    pair, truth = (x / new.network.spread(data["hours"]) for x in (pair, data["target"]))
+    waves = pair_crps(coefficients(pair, 3), coefficients(truth, 3)).mean()
+    points = plain.loss(plain.network, data, *noise).loss
+    torch.testing.assert_close(new.loss(new.network, data, *noise).loss, (points + waves) / 2)
+    made = wanted(archive, model="convcast_small", waves=3)
+    with expect(GapzooError, "'convcast_small' draws nothing"):
+        fit.prepare(made, fit.data_of(made))
 
 
 def test_every_parameter_gets_a_gradient():

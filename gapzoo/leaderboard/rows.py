@@ -19,6 +19,7 @@ into provenance lies beside the scores, and ``run`` adds the rest. This is the f
                             as "temperature@850", or words such as "nino34"
         ranks               counts of the truth's rank among the members
         spectrum_ratio      {field: power over the truth's, by zonal wavenumber from 0}
+        spread_skill_by_wavenumber      {field: spread over error, by zonal wavenumber from 0}
         by_case             {TERM: {field: a number a case}}, field "mean" where it is the main one:
                             what intervals and p-values are made from. Of crps, rmse, acc, rpss and
                             spread_skill the terms are ``intervals.TERMS``, of others themselves

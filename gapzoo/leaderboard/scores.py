@@ -5,7 +5,7 @@ channels of the score over that channel's climatological spread s_c:
 
     CRPS     mean_c  CRPS_c / s_c
     RMSE     sqrt( mean_c  MSE_c / s_c^2 )
-    spread/skill   sqrt( mean_c (M+1)/M VAR_c / s_c^2 ) / RMSE
+    spread/skill   sqrt( mean_c (M+1)/M VAR_c / s_c^2 ) / RMSE, and so by zonal wavenumber
     ACC      mean_c  <f o>_c / sqrt( <f f>_c <o o>_c )
 
 with sums over cases before roots and ratios. ``by_case`` holds the terms of these of every case, as
@@ -27,6 +27,7 @@ from gapzoo.core.world import World
 from gapzoo.evaluators.crps import Estimator
 from gapzoo.leaderboard.statistics import MAPPED, Arrays, headlines, statistics
 
+_SUMMED = ("ranks", "maps", "channel.power", "channel.waves", "headline.power", "headline.waves")
 POWERS = {"crps": 1, "squared_error": 2, "corrected_variance": 2}
 """Power of the spread that each statistic is divided by in the mean over channels."""
 
@@ -51,7 +52,7 @@ class Scores:
 
     def take(self, case: Arrays) -> None:
         """Add a case's statistics."""
-        for name in ("ranks", "maps", "channel.power", "headline.power"):
+        for name in _SUMMED:
             if name in case:
                 self.sums[name] = self.sums.get(name, 0.0) + case[name].astype(np.float64)
         small = {k: v for k, v in case.items() if k not in self.sums}
@@ -81,6 +82,7 @@ class Scores:
             variance = found["corrected_variance"]
             out["spread_skill"] = float(np.sqrt(np.mean(variance / spread**2)) / out["rmse"])
             out["spread_skill_by_channel"] = self._named(np.sqrt(variance / error))
+            out["spread_skill_by_wavenumber"] = self._waves()
             out["ranks"] = [int(n) for n in self.sums["ranks"]]
         out["headline"] = self._headline()
         out["spectrum_ratio"] = self._spectra()
@@ -117,6 +119,16 @@ class Scores:
             labels = headlines(self.world)
             out |= {label: _list(r, 4) for label, r in zip(labels, ratios, strict=True)}
         return out
+
+    def _waves(self) -> dict[str, list[float]]:
+        """Spread over error by zonal wavenumber; ``mean`` of all channels together."""
+        error, variance = self.sums["channel.waves"] / self.world.spread[:, None] ** 2
+        found = {"mean": (error.sum(0), variance.sum(0))}
+        if "headline.waves" in self.sums:
+            pairs = self.sums["headline.waves"].swapaxes(0, 1)
+            found |= dict(zip(headlines(self.world), map(tuple, pairs), strict=True))
+        ratio = {name: np.sqrt(b / np.maximum(a, 1e-300)) for name, (a, b) in found.items()}
+        return {name: _list(values, 4) for name, values in ratio.items()}
 
     def _by_case(self, group: str, name: str) -> dict[str, np.ndarray]:
         """(cases,) of one statistic: the channels' mean, or each headline field."""

@@ -7,6 +7,7 @@ U850, Q700, mean sea level pressure, where the world can make them):
     crps, squared_error = <(x_bar - y)^2>, corrected_variance = (M+1)/M <var x>   (see evaluators)
     fo, ff, oo = <x_bar y>, <x_bar^2>, <y^2>                                      (for the ACC)
     power      = zonal power of members (their mean) and of the truth, by wavenumber
+    waves      = zonal power of x_bar - y, and (M+1)/M that of x_m - x_bar over M - 1, summed over m
 
 and the counts of the truth's rank over all channels and points. Everything of a finished row is a
 function of these, so a case that was kept need not be drawn again.
@@ -95,9 +96,15 @@ def _group(world: World, group: str, x: Tensor, y: Tensor, estimator: Estimator)
     area = weights[:, None] / y[0].numel()
     found = {k: (v.double() * area).sum((-2, -1)).numpy() for k, v in fields.items()}
     rows = weights / len(weights)
-    powers = [torch.einsum("nchk,h->ck", zonal_power(f), rows) / len(f) for f in (x, y[None])]
     last = y.shape[-1] // 3 + 1
-    found["power"] = torch.stack(powers)[..., :last].numpy()
+
+    def power(fields: Tensor) -> Tensor:
+        return torch.einsum("nchk,h->ck", zonal_power(fields), rows)[:, :last]
+
+    found["power"] = torch.stack([power(x) / count, power(y[None])]).numpy()
+    if count > 1:
+        apart = power(x - mean) * ((count + 1) / count / (count - 1))
+        found["waves"] = torch.stack([power((mean - y)[None]), apart]).numpy()
     return {f"{group}.{name}": value for name, value in found.items()}
 
 

@@ -139,7 +139,7 @@ def _row(
         "spectra": [_spectra(s) for s in at],
         "maps": {str(n): _maps(s["maps"]) for n, s in enumerate(at) if s.get("maps")},
         "fields": [{"scale": f["title"], "units": "", **f} for f in row.get("fields", [])],
-        "series": [*row.get("series", []), *_cycles(row, settings)],
+        "series": [*row.get("series", []), *_waves(row, settings), *_cycles(row, settings)],
         "cost": _cost(row, len(settings) if by_density else 1),
         "spent": [row.get(f"{kind}_seconds") for kind in ("wall", "cpu", "scoring")],
         "device": row.get("device", ""),
@@ -183,6 +183,19 @@ def _channels(at: list[dict[str, Any]], key: str) -> dict[str, list[Any]]:
 def _spectra(scores: dict[str, Any]) -> dict[str, list[float]]:
     found = scores.get("spectrum_ratio", {})
     return found if isinstance(found, dict) else {"mean": found}
+
+
+def _waves(row: dict[str, Any], settings: list[str]) -> list[dict[str, Any]]:
+    """Spread over error by zonal wavenumber, all channels together, of the first and the last."""
+    found = []
+    for setting in dict.fromkeys((settings[0], settings[-1])):
+        known = row["scores"].get(setting, {}).get("spread_skill_by_wavenumber")
+        if known:
+            name = f"spread over error by wavenumber, {setting_name(setting)}"
+            axes = {"x_label": "zonal wavenumber", "y_label": "spread over error"}
+            waves = list(range(len(known["mean"])))
+            found.append({"title": name, **axes, "x": waves, "y": known["mean"]})
+    return found
 
 
 def _cycles(row: dict[str, Any], settings: list[str]) -> list[dict[str, Any]]:

@@ -150,6 +150,7 @@ def test_headline_fields_are_those_of_the_pressure_module():
     assert len(cases) == 3
     assert np.mean(cases) == pytest.approx(scores["headline"]["geopotential@500"]["crps"], rel=1e-4)
     assert set(scores["spectrum_ratio"]) == {"mean", *HEADLINE}
+    assert set(scores["spread_skill_by_wavenumber"]) == {"mean", *HEADLINE}
 
 
 def test_maps_hold_error_and_spread(world):
@@ -179,6 +180,25 @@ def test_spectra_of_a_smoothed_ensemble(world):
                   torch.randn(world.shape, generator=g))  # fmt: skip
     ratio = found.summary()["spectrum_ratio"]["mean"]
     assert len(ratio) == 16 // 3 + 1 and ratio == pytest.approx([0.25] * 6, rel=0.2)
+
+
+def test_spread_over_error_is_told_by_wavenumber(world):
+    """Members of half the amplitude in wavenumber 2 and twice in the zonal mean; a single one."""
+    g, width = torch.Generator().manual_seed(4), world.shape[-1]
+    found, alone = Scores(world), Scores(world)
+    factor = torch.ones(width // 2 + 1)
+    factor[0], factor[2] = 2.0, 0.5
+    for _ in range(CASES):
+        truth = torch.randn(world.shape, generator=g)
+        members = torch.randn(M, *world.shape, generator=g)
+        members = torch.fft.irfft(torch.fft.rfft(members) * factor, n=width)
+        found.add(members, truth)
+        alone.add(members[:1], truth)
+    spread = factor[: width // 3 + 1].numpy() ** 2 * (1 + 1 / M)
+    wanted = np.sqrt(spread / (1 + spread / (M + 1)))
+    ratio = found.summary()["spread_skill_by_wavenumber"]
+    assert ratio["mean"] == pytest.approx(list(wanted), rel=0.1)
+    assert "spread_skill_by_wavenumber" not in alone.summary()
 
 
 def test_worlds_without_whole_columns_have_no_headline_fields(world):

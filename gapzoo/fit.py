@@ -28,6 +28,7 @@ from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors, within_run
 from gapzoo.tasks.recurrence import recurrence
+from gapzoo.tasks.settings import beside
 from gapzoo.tasks.single_weights import single_weights
 from gapzoo.training import train
 from gapzoo.training.about import versions
@@ -293,7 +294,7 @@ def _errors(
     world, basis = (prior.world, prior.covariance) if prior else (data.world, None)
     reader, leads = Reader(data.archive, world), sorted(set(recipe.hours))
     out = calibrate(made, reader, rows, basis, leads)
-    if prior is None or basis is None or made.forecaster.stochastic:
+    if prior is None or basis is None:
         return out
     made.extras = out  # whose errors the weights are under
     few = positions[np.linspace(0, len(positions) - 1, EVALUATIONS).astype(int)]
@@ -309,7 +310,8 @@ def _single(
 ) -> torch.Tensor:
     """Table of the weights with which one evaluation of the prior makes a draw."""
     generator = MemberGenerator(derive_seed(0, "single", hours), 1)
-    error, step = made.error(hours, prior.covariance), made.forecaster_in(reader.world)
+    step = made.forecaster_in(reader.world)
+    error = beside(made.error(hours, prior.covariance), step.stochastic)
     with Progress() as bar:
         task = bar.add_task(f"draws over {hours} h", total=len(positions))
         advance = partial(bar.advance, task)

@@ -7,18 +7,20 @@ x_r = m + d, d ~ N(0, C + r^2), has the network say what the reference does not 
 
 and goes to the state at once, mode by mode:
 
-    x = m + a k d + b e,      k = (C / (C + r^2))^1/2.
+    x = c m + a k d + b e,      k = (C / (C + r^2))^1/2.
 
 An integrator's a and b are assumptions about e below r (with f = e / sd constant a is 1 and b
 1.1 to 1.6), and modes whose C is far below r^2 come out with a third of their variance too much.
-Here both follow from what draws are for. On truths t that m was forecast of, with e' of another
-noise, averages over forecasts and over modes of like C,
+Here all three follow from what draws are for. Of truths t and two draws each, with m', d', e' those
+of the other (m' is m where the forecaster draws nothing), averages over forecasts and over modes of
+like C, every mode by its own variance:
 
-    b:  <(t - m) e> = b <e e'>                  the truth's slope on the mean of draws
-    a:  <x^2> = <m^2> + <(t - m)^2>             draws have the truths' variance
+    c, b:   <t m> = c <m m'> + b <m e'>         the truth's regression on the mean of draws
+            <t e> = c <m e'> + b <e e'>
+    a:      <(x - x')^2> / 2 = <(t - x) (t - x')>         draws are apart as far as they err
 
-where m is regressed on truths, <m (t - m)> = 0 (``RegressedErrors``); what e has along m counts as
-variance of x.
+Together they give a draw the truth's variance too, and a share c of m below 1 is what it takes: e
+goes along with m, so that without it either spread or variance would be wrong.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ BINS, LEAST, MOST = 25, 1e-3, 30.0
 FEWEST = 8
 """Modes that a bin must have, to count."""
 LARGEST = 2.0
-"""Of a and b."""
+"""Of c, a and b."""
 
 
 @dataclass(frozen=True)
@@ -52,40 +54,40 @@ class Evaluation:
 
     Args:
         truth: t.
-        mean: m.
+        mean: m, of two draws of the forecaster's; twice the same where it draws nothing.
         apart: d, of two noises.
-        unknown: e, of the same two.
+        unknown: e, of both.
     """
 
     truth: Tensor
-    mean: Tensor
+    mean: tuple[Tensor, Tensor]
     apart: tuple[Tensor, Tensor]
     unknown: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class SingleWeights:
-    """The tables of a and b.
+    """The tables of c, a and b.
 
     Args:
-        table: (2, BINS).
+        table: (3, BINS).
     """
 
     table: Tensor
 
     def __post_init__(self) -> None:
-        if self.table.shape != (2, BINS) or not torch.isfinite(self.table).all():
+        if self.table.shape != (3, BINS) or not torch.isfinite(self.table).all():
             raise GapzooError(
                 f"weights of a single evaluation of shape {tuple(self.table.shape)}; they are "
-                f"(2, {BINS}) finite numbers, fit them anew with 'gapzoo calibrate'"
+                f"(3, {BINS}) finite numbers, fit them anew with 'gapzoo calibrate'"
             )
 
-    def __call__(self, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """a and b of modes of variances C (N,), linear in the logarithm."""
+    def __call__(self, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c, a and b of modes of variances C (N,), linear in the logarithm."""
         low, share = place(variance, LEAST, MOST, BINS)
         table = self.table.to(variance)
-        a, b = torch.lerp(table[:, low], table[:, low + 1], share)
-        return a, b
+        c, a, b = torch.lerp(table[:, low], table[:, low + 1], share)
+        return c, a, b
 
     @property
     def digest(self) -> str:
@@ -97,23 +99,20 @@ class SingleWeights:
         cls,
         evaluations: Iterable[Evaluation],
         covariance: ZonalCovariance,
-        climatology: ZonalCovariance,
     ) -> SingleWeights:
         """From evaluations on truths that neither network nor errors were fitted to.
 
         Args:
             evaluations: at ``RATIO``, read once.
             covariance: C.
-            climatology: the truths'; every mode counts alike, in units of its variance.
         """
-        sums, count = torch.zeros(len(_PRODUCTS), BINS, dtype=torch.float64), 0
+        sums, count = torch.zeros(len(_PAIRS), BINS, dtype=torch.float64), 0
         inside = sum(covariance.ranks)
         low, share = place(covariance.eigenvalues[:inside], LEAST, MOST, BINS)
         nearest = low + (share > 0.5).long()
         often = covariance.weights.repeat_interleave(torch.tensor(covariance.ranks))
-        weight = often.double() / climatology.eigenvalues[:inside].double()
         for one in evaluations:
-            products = _products(one, covariance).double() * weight
+            products = _products(one, covariance).double() * often.double()
             sums.index_add_(1, nearest, products)
             count += len(one.truth)
         if not count:
@@ -123,18 +122,21 @@ class SingleWeights:
         return cls(_filled(sums, kept, known))
 
 
-_PRODUCTS = ("rr", "re", "ee", "both", "dd", "de", "me")
+_PAIRS = ("tt", "tm", "te", "mm", "mm'", "me", "me'", "ee", "ee'", "dd", "de")
+"""By their letters; a dash is the other draw's."""
 
 
 def _products(one: Evaluation, covariance: ZonalCovariance) -> Tensor:
-    """(len(_PRODUCTS), N): sums over states of Re(a b*), means over the two noises; r = t - m."""
-    r, m = ([covariance.analyse(v)] * 2 for v in (one.truth - one.mean, one.mean))
-    d, e = ([covariance.analyse(v) for v in pair] for pair in (one.apart, one.unknown))
-    pairs = [(r, r), (r, e), (e, e), (e, e[::-1]), (d, d), (d, e), (m, e)]
-    found = [
-        torch.stack([(p * q.conj()).real.sum(0) for p, q in zip(*x, strict=True)]) for x in pairs
-    ]
-    return torch.stack(found).mean(1)
+    """(len(_PAIRS), N): sums over states of Re(a b*), means over the two draws."""
+    parts = {"m": one.mean, "d": one.apart, "e": one.unknown, "t": (one.truth, one.truth)}
+    modes = {name: [covariance.analyse(v) for v in pair] for name, pair in parts.items()}
+
+    def product(first: str, second: str, dash: str = "") -> Tensor:
+        other = modes[second][::-1] if dash else modes[second]
+        both = zip(modes[first], other, strict=True)
+        return torch.stack([(p * q.conj()).real.sum(0) for p, q in both]).mean(0)
+
+    return torch.stack([product(*name) for name in _PAIRS])
 
 
 def _kept(variance: Tensor, nearest: Tensor) -> Tensor:
@@ -145,19 +147,37 @@ def _kept(variance: Tensor, nearest: Tensor) -> Tensor:
 
 
 def _filled(sums: Tensor, kept: Tensor, known: Tensor) -> Tensor:
-    """(2, BINS) of the sums of products by bin; bins with few modes take what is beside them."""
+    """(3, BINS) of the sums of products by bin; bins with few modes take what is beside them."""
     if not known.any():
         raise GapzooError(f"no bin of variances has {FEWEST} modes; the covariance has too few")
     at = torch.arange(BINS)[known].numpy()
-    found = [_solved(dict(zip(_PRODUCTS, sums[:, i].tolist(), strict=True)), kept[i]) for i in at]
+    found = [_solved(dict(zip(_PAIRS, sums[:, i].tolist(), strict=True)), kept[i]) for i in at]
     parts = [np.interp(np.arange(BINS), at, values) for values in zip(*found, strict=True)]
     return torch.from_numpy(np.stack(parts)).float()
 
 
-def _solved(p: dict[str, float], kept: Tensor) -> tuple[float, float]:
-    """a and b of one bin; a is 0 where e alone has all of the variance."""
-    b = min(max(p["re"] / max(p["both"], 1e-12), 0.0), LARGEST)
+def _solved(p: dict[str, float], kept: Tensor) -> tuple[float, float, float]:
+    """c, a and b of one bin; a is 0 where draws are too far apart without any noise."""
+    c, b = _regressed(p)
+    error = p["tt"] - 2 * (c * p["tm"] + b * p["te"])
+    error += c**2 * p["mm'"] + 2 * c * b * p["me'"] + b**2 * p["ee'"]
+    own = c**2 * (p["mm"] - p["mm'"]) + b**2 * (p["ee"] - p["ee'"])
+    own += 2 * c * b * (p["me"] - p["me'"])
     half, square = float(kept) * b * p["de"], float(kept) ** 2 * p["dd"]
-    rest = b**2 * p["ee"] + 2 * b * p["me"] - p["rr"]
-    a = (math.sqrt(max(half**2 - square * rest, 0.0)) - half) / max(square, 1e-12)
-    return min(max(a, 0.0), LARGEST), b
+    root = math.sqrt(max(half**2 + square * (error - own), 0.0))
+    return c, min(max((root - half) / max(square, 1e-12), 0.0), LARGEST), b
+
+
+def _regressed(p: dict[str, float]) -> tuple[float, float]:
+    """c and b, 0 to LARGEST; c alone where e tells nothing, b alone where m does not."""
+    alone = p["tm"] / max(p["mm'"], 1e-12), p["te"] / max(p["ee'"], 1e-12)
+    size = p["mm'"] * p["ee'"] - p["me'"] ** 2
+    if size <= 1e-6 * abs(p["mm'"] * p["ee'"]):
+        return min(max(alone[0], 0.0), LARGEST), 0.0
+    c = (p["tm"] * p["ee'"] - p["te"] * p["me'"]) / size
+    b = (p["te"] * p["mm'"] - p["tm"] * p["me'"]) / size
+    if b < 0:
+        c, b = alone[0], 0.0
+    if c < 0:
+        c, b = 0.0, alone[1]
+    return min(c, LARGEST), min(b, LARGEST)

@@ -173,6 +173,12 @@ has the least CRPS (docs/experiments.md).
 """
 
 
+def beside(error: Any, draws: bool, factor: float | None = None) -> Any:
+    """A forecaster's errors as roll-outs take them: times a factor, by itself 1 or ``DRAWN``."""
+    own = DRAWN if draws else 1.0
+    return error.with_eigenvalues((own if factor is None else factor) * error.eigenvalues)
+
+
 def _error(
     settings: RolloutSettings, prior: Trained, forecaster: Trained | None, draws: bool
 ) -> Any:
@@ -190,9 +196,7 @@ def _error(
             f"'gapzoo calibrate {settings.forecaster} {settings.prior} --output FOLDER' and name "
             "that folder as the forecaster"
         )
-    factor = settings.inflation
-    factor = (DRAWN if draws else 1.0) if factor is None else factor
-    error = error.with_eigenvalues(factor * error.eigenvalues)
+    error = beside(error, draws, settings.inflation)
     if not settings.recurrence:
         error.recurrence = None
     return forgetting(error, own, settings.hours, settings.memory) if settings.memory else error

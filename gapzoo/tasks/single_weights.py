@@ -27,12 +27,12 @@ def single_weights(
     generator: MemberGenerator,
     progress: Callable[[int], None] | None = None,
 ) -> SingleWeights:
-    """Weights of the sampler ``single`` for roll-outs of a prior by a deterministic forecaster.
+    """Weights of the sampler ``single`` for roll-outs of a prior by a forecaster.
 
     Args:
         prior: around its climatology.
-        forecaster: of steps of ``hours``.
-        error: P of its errors, in the climatology's modes.
+        forecaster: of steps of ``hours``; of one that draws, two draws from each position.
+        error: P that its forecasts, or draws, have as a constraint, in the climatology's modes.
         reader: of an archive, in the prior's world.
         positions: steps to start from, in years that neither was trained on; those whose target
             lies in another run are left out.
@@ -53,26 +53,32 @@ def single_weights(
         for position in positions:
             here = np.array([position])
             forcing, time = reader.forcing(here)[0], archive.times[position]
-            forecast = forecaster.step(reader.state(here), time, hours, forcing)
-            constraint = likelihood(forecast, error, climatology)
-            posterior = prior.given(forecast=constraint, forcing=reader.condition(here + ahead))
-            sampler = SingleSampler(posterior)
+            condition, draws = reader.condition(here + ahead), []
             streams = generator.fork("single", int(position))
-            yield evaluation(sampler, reader.state(here + ahead), streams)
+            for number in range(2 if forecaster.stochastic else 1):
+                own = streams.fork("forecast", number)
+                forecast = forecaster.step(reader.state(here), time, hours, forcing, own)
+                constraint = likelihood(forecast, error, climatology)
+                draws.append(SingleSampler(prior.given(forecast=constraint, forcing=condition)))
+            yield evaluation(draws[0], draws[-1], reader.state(here + ahead), streams)
             if progress:
                 progress(1)
 
     left = climatology.eigenvalues.minimum(error.eigenvalues)
-    return SingleWeights.fit(evaluations(), climatology.with_eigenvalues(left), climatology)
+    return SingleWeights.fit(evaluations(), climatology.with_eigenvalues(left))
 
 
 @torch.no_grad()
 def evaluation(
-    sampler: SingleSampler, truth: torch.Tensor, generator: MemberGenerator
+    first: SingleSampler, second: SingleSampler, truth: torch.Tensor, generator: MemberGenerator
 ) -> Evaluation:
-    """Two evaluations of one posterior whose truth (1,C,H,W) is known."""
-    t = torch.tensor(sampler.start, dtype=truth.dtype)
-    noises = [generator.fork("noise", i).randn(truth.shape) for i in range(2)]
-    found = [sampler.evaluated(sampler.begin(noise, t), t) for noise in noises]
-    apart, unknown = zip(*found, strict=True)
-    return Evaluation(truth, sampler.reference.mean.to(truth), apart, unknown)
+    """Of the posteriors of two draws, or twice the same, whose truth (1,C,H,W) is known."""
+    means, aparts, unknowns = [], [], []
+    for number, sampler in enumerate((first, second)):
+        t = torch.tensor(sampler.start, dtype=truth.dtype)
+        noise = generator.fork("noise", number).randn(truth.shape)
+        apart, unknown = sampler.evaluated(sampler.begin(noise, t), t)
+        means.append(sampler.reference.mean.to(truth).expand_as(truth))
+        aparts.append(apart)
+        unknowns.append(unknown)
+    return Evaluation(truth, *((pair[0], pair[1]) for pair in (means, aparts, unknowns)))

@@ -35,11 +35,14 @@ def draw(share: float, seed: int, count: int) -> torch.Tensor:
 
 
 class Knowing(Denoiser):
-    """The exact denoiser of N(m + known, (1 - KNOWN) C) next to a reference N(m, C)."""
+    """The exact denoiser of N(m + known, (1 - KNOWN) C) next to a reference N(m, C).
 
-    def __init__(self, mean: torch.Tensor, known: torch.Tensor) -> None:
+    But for so much of m that it adds to what it says.
+    """
+
+    def __init__(self, mean: torch.Tensor, known: torch.Tensor, along: float = 0.0) -> None:
         super().__init__()
-        self.mean, self.known, self.schedule = mean, known, SCHEDULE
+        self.mean, self.known, self.schedule, self.along = mean, known, SCHEDULE, along
 
     def reference(self) -> Reference:
         return Reference(self.mean, covariance())
@@ -50,27 +53,27 @@ class Knowing(Denoiser):
         apart = covariance().filter(
             x_t / alpha - middle, lambda c, r: c / (c + r**2 / (1 - KNOWN)), (sigma / alpha)[0]
         )
-        return Posterior(middle + apart)
+        return Posterior(middle + apart + self.along * self.mean)
 
 
-def example(seed: int) -> tuple[Denoiser, torch.Tensor]:
+def example(seed: int, along: float = 0.0) -> tuple[Denoiser, torch.Tensor]:
     """A denoiser and a truth of what it samples."""
     mean, known = draw(1.0, 3 * seed, 1), draw(KNOWN, 3 * seed + 1, 1)
-    return Knowing(mean, known), mean + known + draw(1 - KNOWN, 3 * seed + 2, 1)
+    return Knowing(mean, known, along), mean + known + draw(1 - KNOWN, 3 * seed + 2, 1)
 
 
-def evaluations(count: int) -> list[Evaluation]:
+def evaluations(count: int, along: float = 0.0) -> list[Evaluation]:
     found = []
     for seed in range(count):
-        denoiser, truth = example(seed)
+        denoiser, truth = example(seed, along)
         sampler = SAMPLERS.build("single", denoiser=denoiser)
-        found.append(evaluation(sampler, truth, MemberGenerator(seed, 1)))
+        found.append(evaluation(sampler, sampler, truth, MemberGenerator(seed, 1)))
     return found
 
 
 @pytest.fixture(scope="module")
 def weights() -> SingleWeights:
-    return SingleWeights.fit(evaluations(400), covariance(), covariance())
+    return SingleWeights.fit(evaluations(400), covariance())
 
 
 def levels(states: torch.Tensor) -> torch.Tensor:
@@ -79,11 +82,11 @@ def levels(states: torch.Tensor) -> torch.Tensor:
     return torch.stack([(power / LEVELS)[v == LEVELS].mean() for v in LEVELS.unique()])
 
 
-def sampled(weights: SingleWeights | None) -> tuple[torch.Tensor, torch.Tensor]:
+def sampled(weights: SingleWeights | None, along: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Error of the draws' mean, and their variance about it, by level."""
     errors, spreads = [], []
     for seed in range(1000, 1030):
-        denoiser, _ = example(seed)
+        denoiser, _ = example(seed, along)
         sampler = SAMPLERS.build("single", denoiser=denoiser, weights=weights)
         x = sampler(shape=(64, *SHAPE), generator=MemberGenerator(seed, 64))
         middle = x.mean(0, keepdim=True)
@@ -108,8 +111,35 @@ def test_without_weights_small_variances_are_taken_too_far():
 def test_the_share_of_the_network_is_known_in_closed_form(weights):
     """e is (1 - W') of what is known, W' the filter of the true variance; b gives all of it."""
     true = (1 - KNOWN) * LEVELS.unique()
-    _, b = weights(LEVELS.unique())
+    c, _, b = weights(LEVELS.unique())
     torch.testing.assert_close(b, true + 1.0, rtol=0.05, atol=0)
+    torch.testing.assert_close(c, torch.ones(3), rtol=0.05, atol=0)
+
+
+def test_what_the_network_says_along_the_mean_is_taken_back():
+    """c gives up what b takes of it, and draws are those of the posterior still."""
+    weights = SingleWeights.fit(evaluations(400, 0.1), covariance())
+    c, _, b = weights(LEVELS.unique())
+    torch.testing.assert_close(b, (1 - KNOWN) * LEVELS.unique() + 1.0, rtol=0.05, atol=0)
+    torch.testing.assert_close(c, 1 - 0.1 * b, rtol=0.05, atol=0)
+    error, spread = sampled(weights, 0.1)
+    torch.testing.assert_close(spread, torch.full((3,), 1 - KNOWN), rtol=0.04, atol=0)
+    assert (error - (1 - KNOWN) / 64 < 0.02).all()
+
+
+def test_draws_of_a_forecaster_leave_less_to_draw():
+    """Truths are 1 C from the forecaster's middle, its draws 0.4 C: what is left is 0.6 C."""
+    found = []
+    for seed in range(300):
+        middle, truth = draw(4.0, 4 * seed, 1), draw(1.0, 4 * seed + 1, 1)
+        two = [
+            SAMPLERS.build("single", denoiser=GaussianDenoiser(m[0], covariance(), SCHEDULE))
+            for m in (middle + draw(0.4, 4 * seed + k, 1) for k in (2, 3))
+        ]
+        found.append(evaluation(*two, middle + truth, MemberGenerator(seed, 1)))
+    c, a, _ = SingleWeights.fit(found, covariance())(LEVELS.unique())
+    torch.testing.assert_close(c, torch.ones(3), rtol=0.03, atol=0)
+    torch.testing.assert_close(a, torch.full((3,), 0.6**0.5), rtol=0.06, atol=0)
 
 
 def test_without_weights_it_is_one_exponential_step():
@@ -122,7 +152,7 @@ def test_without_weights_it_is_one_exponential_step():
 
 def test_a_gaussian_stays_exact_whatever_b_is():
     """Of a reference that knows all, e is nothing."""
-    table = torch.stack([torch.ones(BINS), torch.linspace(0, 2, BINS)])
+    table = torch.stack([torch.ones(BINS), torch.ones(BINS), torch.linspace(0, 2, BINS)])
     denoiser = GaussianDenoiser(draw(1.0, 7, 1)[0], covariance(), SCHEDULE)
     sampler = SAMPLERS.build("single", denoiser=denoiser, weights=SingleWeights(table))
     found = sampler(shape=(4, *SHAPE), generator=MemberGenerator(0, 4))
@@ -131,22 +161,23 @@ def test_a_gaussian_stays_exact_whatever_b_is():
 
 
 def test_weights_are_linear_in_the_logarithm_of_the_variance_and_constant_beyond():
-    weights = SingleWeights(torch.arange(2.0 * BINS).reshape(2, BINS))
+    weights = SingleWeights(torch.arange(3.0 * BINS).reshape(3, BINS))
     middles = torch.logspace(*torch.tensor([LEAST, MOST]).log10().tolist(), BINS)
-    a, b = weights(middles)
-    torch.testing.assert_close(a, torch.arange(float(BINS)), rtol=1e-4, atol=1e-4)
+    c, a, b = weights(middles)
+    torch.testing.assert_close(c, torch.arange(float(BINS)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(a, BINS + c, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(b, BINS + a, rtol=1e-4, atol=1e-4)
-    half, _ = weights((middles[:-1] * middles[1:]).sqrt())
+    half, *_ = weights((middles[:-1] * middles[1:]).sqrt())
     torch.testing.assert_close(half, torch.arange(BINS - 1) + 0.5, rtol=1e-4, atol=1e-4)
     assert weights(torch.tensor([0.0, 1e9]))[0].tolist() == [0.0, BINS - 1]
 
 
 def test_bad_weights_and_settings_are_refused():
-    with expect(GapzooError, "(2, 3)", "gapzoo calibrate"):
-        SingleWeights(torch.ones(2, 3))
+    with expect(GapzooError, f"(2, {BINS})", "gapzoo calibrate"):
+        SingleWeights(torch.ones(2, BINS))
     with expect(GapzooError, "finite"):
-        SingleWeights(torch.full((2, BINS), torch.nan))
+        SingleWeights(torch.full((3, BINS), torch.nan))
     with expect(GapzooError, "no evaluations"):
-        SingleWeights.fit([], covariance(), covariance())
+        SingleWeights.fit([], covariance())
     with expect(GapzooError, "2 steps", "exponential"):
         SAMPLERS.build("single", denoiser=example(0)[0], steps=2)

@@ -11,11 +11,11 @@ from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
 
 def test_weights_of_a_single_evaluation_come_from_the_forecaster_s_checkpoint():
-    """With both nothing, a draw is the regressed forecast itself; other samplers are let be."""
+    """With c alone, a draw is the regressed forecast itself; other samplers are let be."""
     prior, network = (
         gapzoo.load(n) for n in ("unet_small.speedy-t21-v4", "convcast_small.speedy-t21-v3")
     )
-    network.extras["error24.single"] = torch.zeros(2, BINS)
+    network.extras["error24.single"] = torch.stack([torch.ones(BINS), *torch.zeros(2, BINS)])
     noise = torch.randn(1, *prior.world.shape, generator=torch.Generator().manual_seed(0))
     start = Start(prior.covariance.sample(noise).repeat(2, 1, 1, 1), START, MemberGenerator(0, 2))
     roll = rollout_of(RolloutSettings(), prior, network, prior.world)

@@ -22,7 +22,7 @@ class SingleSampler(ExponentialSampler):
     Args:
         denoiser, progress: see Sampler.
         steps: 1.
-        weights: a and b, measured; without them one step of ``exponential``.
+        weights: c, a and b, measured; without them one step of ``exponential``.
 
     Raises:
         GapzooError: for more steps; for a denoiser that ``exponential`` refuses too.
@@ -53,13 +53,14 @@ class SingleSampler(ExponentialSampler):
         if self.weights is None or s > 0:
             return super().step(x_t, t, s, generator, **cond)
         x, x_hat, _, r = self.predict(x_t, t, **cond)
-        mean, weights = self.reference.mean.to(x), self.weights
+        mean, weights = self.reference.mean.to(x).expand_as(x), self.weights
+        known = self.reference.filter(mean, lambda variance: weights(variance)[0])
         apart = self.reference.filter(x - mean, lambda c, level: _left(c, level, weights), r)
-        told = self.reference.filter(x_hat - mean, lambda c: weights(c)[1])
-        return self.denoiser.schedule(s)[0].to(x) * (mean + apart + told)
+        told = self.reference.filter(x_hat - mean, lambda variance: weights(variance)[2])
+        return self.denoiser.schedule(s)[0].to(x) * (known + apart + told)
 
 
 def _left(variance: Tensor, r: Tensor, weights: SingleWeights) -> Tensor:
     """What is left of d: a k, less b W that comes back with the denoised mean."""
-    a, b = weights(variance)
+    _, a, b = weights(variance)
     return a * kept(variance, r, torch.zeros_like(r)) - b * wiener(variance, r)

@@ -116,8 +116,10 @@ class Checkpoint:
 
     def single(self, hours: int) -> SingleWeights | None:
         """Weights of the sampler ``single`` for a roll-out by this forecaster, where measured."""
-        found = self.extras.get(f"error{hours}.single")
-        return None if found is None else SingleWeights(found)
+        found = [self.extras.get(f"error{hours}.single{part}") for part in ("", ".scale")]
+        if found[0] is None:
+            return None
+        return SingleWeights(found[0], torch.empty(0) if found[1] is None else found[1])
 
     @cached_property
     def denoiser(self) -> PreconditionedDenoiser:

@@ -22,6 +22,7 @@ from gapzoo.core.random import derive_seed
 from gapzoo.data.archive import Archive
 from gapzoo.data.module import ArchiveDataModule, Reader, hours_of
 from gapzoo.diffusion.moments import SecondMoments
+from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import Forecaster
 from gapzoo.prepare import covariance_of, data_of, module_of, prepare
@@ -298,7 +299,10 @@ def _errors(
         return out
     made.extras = out  # whose errors the weights are under
     few = positions[np.linspace(0, len(positions) - 1, EVALUATIONS).astype(int)]
-    return out | {f"error{h}.single": _single(made, prior, reader, few, h) for h in leads}
+    for hours in leads:
+        weights = _single(made, prior, reader, few, hours)
+        out |= {f"error{hours}.single": weights.table, f"error{hours}.single.scale": weights.scale}
+    return out
 
 
 def _single(
@@ -307,8 +311,8 @@ def _single(
     reader: Reader,
     positions: np.ndarray,
     hours: int,
-) -> torch.Tensor:
-    """Table of the weights with which one evaluation of the prior makes a draw."""
+) -> SingleWeights:
+    """Weights with which one evaluation of the prior makes a draw."""
     generator = MemberGenerator(derive_seed(0, "single", hours), 1)
     step = made.forecaster_in(reader.world)
     error = beside(made.error(hours, prior.covariance), step.stochastic)
@@ -324,7 +328,7 @@ def _single(
             hours,
             generator,
             advance,
-        ).table
+        )
 
 
 def measure_moments(

@@ -7,7 +7,7 @@ x_r = m + d, d ~ N(0, C + r^2), has the network say what the reference does not 
 
 and goes to the state at once, mode by mode:
 
-    x = c m + a k d + b e,      k = (C / (C + r^2))^1/2.
+    x = c m + s a k d + b e,      k = (C / (C + r^2))^1/2.
 
 An integrator's a and b are assumptions about e below r (with f = e / sd constant a is 1 and b
 1.1 to 1.6), and modes whose C is far below r^2 come out with a third of their variance too much.
@@ -21,13 +21,17 @@ like C, every mode by its own variance:
 
 Together they give a draw the truth's variance too, and a share c of m below 1 is what it takes: e
 goes along with m, so that without it either spread or variance would be wrong.
+
+Errors of different modes go together, which C does not know: with s = 1 winds of the stratosphere
+are drawn half as much again too far apart and its humidity a third too little. So s scales what is
+drawn by channel and latitude, by the condition of a there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +39,7 @@ import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError
+from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.moments import place
 from gapzoo.diffusion.zonal import ZonalCovariance
 
@@ -46,6 +51,8 @@ FEWEST = 8
 """Modes that a bin must have, to count."""
 LARGEST = 2.0
 """Of c, a and b."""
+SCALED = 3.0
+"""Of s."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +74,26 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SingleWeights:
-    """The tables of c, a and b.
+    """The tables of c, a and b, and s.
 
     Args:
         table: (3, BINS).
+        scale: (C, H).
     """
 
     table: Tensor
+    scale: Tensor
 
     def __post_init__(self) -> None:
         if self.table.shape != (3, BINS) or not torch.isfinite(self.table).all():
             raise GapzooError(
                 f"weights of a single evaluation of shape {tuple(self.table.shape)}; they are "
                 f"(3, {BINS}) finite numbers, fit them anew with 'gapzoo calibrate'"
+            )
+        if self.scale.ndim != 2 or not torch.isfinite(self.scale).all():
+            raise GapzooError(
+                f"scales of a single evaluation of shape {tuple(self.scale.shape)}; they are one a "
+                "channel and latitude, fit them anew with 'gapzoo calibrate'"
             )
 
     def __call__(self, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +106,21 @@ class SingleWeights:
     @property
     def digest(self) -> str:
         """What tells tables apart, where they are written of."""
-        return hashlib.sha256(self.table.float().cpu().numpy().tobytes()).hexdigest()[:12]
+        parts = [part.float().cpu().numpy().tobytes() for part in (self.table, self.scale)]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+    def drawn(self, apart: Tensor, covariance: CovarianceOperator) -> Tensor:
+        """s a k d of d (B,C,H,W)."""
+
+        def left(variance: Tensor) -> Tensor:
+            return self(variance)[1] * (variance / (variance + RATIO**2)).sqrt()
+
+        return self.scale[..., None].to(apart) * covariance.filter(apart, left)
+
+    def told(self, mean: Tensor, unknown: Tensor, covariance: CovarianceOperator) -> Tensor:
+        """c m + b e of m and e (B,C,H,W)."""
+        known = covariance.filter(mean, lambda variance: self(variance)[0])
+        return known + covariance.filter(unknown, lambda variance: self(variance)[2])
 
     @classmethod
     def fit(
@@ -103,10 +131,13 @@ class SingleWeights:
         """From evaluations on truths that neither network nor errors were fitted to.
 
         Args:
-            evaluations: at ``RATIO``, read once.
+            evaluations: at ``RATIO``; all are held in memory.
             covariance: C.
         """
-        sums, count = torch.zeros(len(_PAIRS), BINS, dtype=torch.float64), 0
+        evaluations = list(evaluations)
+        if not evaluations:
+            raise GapzooError("no evaluations to fit weights to")
+        sums = torch.zeros(len(_PAIRS), BINS, dtype=torch.float64)
         inside = sum(covariance.ranks)
         low, share = place(covariance.eigenvalues[:inside], LEAST, MOST, BINS)
         nearest = low + (share > 0.5).long()
@@ -114,12 +145,10 @@ class SingleWeights:
         for one in evaluations:
             products = _products(one, covariance).double() * often.double()
             sums.index_add_(1, nearest, products)
-            count += len(one.truth)
-        if not count:
-            raise GapzooError("no evaluations to fit weights to")
         known = torch.bincount(nearest, minlength=BINS) >= FEWEST
         kept = _kept(covariance.eigenvalues[:inside], nearest)
-        return cls(_filled(sums, kept, known))
+        plain = cls(_filled(sums, kept, known), torch.ones(evaluations[0].truth.shape[1:3]))
+        return cls(plain.table, _scales(plain, evaluations, covariance))
 
 
 _PAIRS = ("tt", "tm", "te", "mm", "mm'", "me", "me'", "ee", "ee'", "dd", "de")
@@ -137,6 +166,31 @@ def _products(one: Evaluation, covariance: ZonalCovariance) -> Tensor:
         return torch.stack([(p * q.conj()).real.sum(0) for p, q in both]).mean(0)
 
     return torch.stack([product(*name) for name in _PAIRS])
+
+
+def _scales(
+    weights: SingleWeights, evaluations: Sequence[Evaluation], covariance: ZonalCovariance
+) -> Tensor:
+    """(C,H) s from draws with s = 1; neighbouring latitudes share what is found."""
+    sums = torch.zeros(4, *evaluations[0].truth.shape[1:3], dtype=torch.float64)
+    for one in evaluations:
+        pairs = zip(one.mean, one.unknown, strict=True)
+        p, q = (weights.told(mean, unknown, covariance) for mean, unknown in pairs)
+        n, o = (weights.drawn(apart, covariance) for apart in one.apart)
+        parts = ((one.truth - p) * (one.truth - q), (p - q) ** 2 / 2, (p - q) * (n - o) / 2)
+        found = [*parts, (n - o) ** 2 / 2]
+        sums += torch.stack([v.double().mean(-1).sum(0) for v in found])
+    error, own, half, square = _smooth(sums)
+    root = (half**2 + square * (error - own)).clamp(min=0).sqrt()
+    return ((root - half) / square.clamp(min=1e-12)).clamp(0.0, SCALED).float()
+
+
+def _smooth(sums: Tensor) -> Tensor:
+    """Means of three latitudes (...,H), of two at the ends."""
+    rows = torch.nn.functional.pad(sums, (1, 1))
+    count = torch.nn.functional.pad(torch.ones_like(sums), (1, 1))
+    total, weight = (v[..., :-2] + v[..., 1:-1] + v[..., 2:] for v in (rows, count))
+    return total / weight
 
 
 def _kept(variance: Tensor, nearest: Tensor) -> Tensor:

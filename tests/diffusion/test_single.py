@@ -17,6 +17,7 @@ KNOWN = 0.4
 """Share of a mode's variance, as the reference has it, that the network knows better."""
 LEVELS = torch.tensor([0.03, 0.2, 1.5]).repeat_interleave(C * H // 3 + 1)[: C * H]
 SCHEDULE = SCHEDULES.build("edm", sigma_min=0.02)
+ONES = torch.ones(C, H)
 
 
 def covariance() -> ZonalCovariance:
@@ -127,6 +128,25 @@ def test_what_the_network_says_along_the_mean_is_taken_back():
     assert (error - (1 - KNOWN) / 64 < 0.02).all()
 
 
+def test_channels_and_latitudes_that_err_more_are_drawn_further_apart():
+    """Truths are off by twice C's spread in one channel, by half of it in the other's north."""
+    size, found = torch.tensor([[2.0] * H, [0.5] * 4 + [1.0] * 4])[..., None], []
+    for seed in range(300):
+        mean = draw(4.0, 2 * seed, 1)
+        denoiser = GaussianDenoiser(mean[0], covariance(), SCHEDULE)
+        sampler = SAMPLERS.build("single", denoiser=denoiser)
+        truth = mean + size * draw(1.0, 2 * seed + 1, 1)
+        found.append(evaluation(sampler, sampler, truth, MemberGenerator(seed, 1)))
+    weights = SingleWeights.fit(found, covariance())
+    sampler = SAMPLERS.build("single", denoiser=denoiser, weights=weights)
+    x = sampler(shape=(600, *SHAPE), generator=MemberGenerator(0, 600))
+    truths = mean + size * draw(1.0, 1, 4000)
+    spread, true = ((v - mean).square().mean((0, 3)).sqrt() for v in (x, truths))
+    far = [0, 1, 2, 5, 6, 7]  # neighbours share what is found
+    torch.testing.assert_close(spread[0], true[0], rtol=0.06, atol=0)
+    torch.testing.assert_close(spread[1, far], true[1, far], rtol=0.06, atol=0)
+
+
 def test_draws_of_a_forecaster_leave_less_to_draw():
     """Truths are 1 C from the forecaster's middle, its draws 0.4 C: what is left is 0.6 C."""
     found = []
@@ -154,14 +174,14 @@ def test_a_gaussian_stays_exact_whatever_b_is():
     """Of a reference that knows all, e is nothing."""
     table = torch.stack([torch.ones(BINS), torch.ones(BINS), torch.linspace(0, 2, BINS)])
     denoiser = GaussianDenoiser(draw(1.0, 7, 1)[0], covariance(), SCHEDULE)
-    sampler = SAMPLERS.build("single", denoiser=denoiser, weights=SingleWeights(table))
+    sampler = SAMPLERS.build("single", denoiser=denoiser, weights=SingleWeights(table, ONES))
     found = sampler(shape=(4, *SHAPE), generator=MemberGenerator(0, 4))
     known = denoiser.mean + covariance().sample(MemberGenerator(0, 4).randn((4, *SHAPE)))
     torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-3)
 
 
 def test_weights_are_linear_in_the_logarithm_of_the_variance_and_constant_beyond():
-    weights = SingleWeights(torch.arange(3.0 * BINS).reshape(3, BINS))
+    weights = SingleWeights(torch.arange(3.0 * BINS).reshape(3, BINS), ONES)
     middles = torch.logspace(*torch.tensor([LEAST, MOST]).log10().tolist(), BINS)
     c, a, b = weights(middles)
     torch.testing.assert_close(c, torch.arange(float(BINS)), rtol=1e-4, atol=1e-4)
@@ -174,9 +194,11 @@ def test_weights_are_linear_in_the_logarithm_of_the_variance_and_constant_beyond
 
 def test_bad_weights_and_settings_are_refused():
     with expect(GapzooError, f"(2, {BINS})", "gapzoo calibrate"):
-        SingleWeights(torch.ones(2, BINS))
+        SingleWeights(torch.ones(2, BINS), ONES)
     with expect(GapzooError, "finite"):
-        SingleWeights(torch.full((3, BINS), torch.nan))
+        SingleWeights(torch.full((3, BINS), torch.nan), ONES)
+    with expect(GapzooError, "scales", "gapzoo calibrate"):
+        SingleWeights(torch.ones(3, BINS), torch.empty(0))
     with expect(GapzooError, "no evaluations"):
         SingleWeights.fit([], covariance())
     with expect(GapzooError, "2 steps", "exponential"):

@@ -16,6 +16,7 @@ def test_weights_of_a_single_evaluation_come_from_the_forecaster_s_checkpoint():
         gapzoo.load(n) for n in ("unet_small.speedy-t21-v4", "convcast_small.speedy-t21-v3")
     )
     network.extras["error24.single"] = torch.stack([torch.ones(BINS), *torch.zeros(2, BINS)])
+    network.extras["error24.single.scale"] = torch.ones(prior.world.shape[:2])
     noise = torch.randn(1, *prior.world.shape, generator=torch.Generator().manual_seed(0))
     start = Start(prior.covariance.sample(noise).repeat(2, 1, 1, 1), START, MemberGenerator(0, 2))
     roll = rollout_of(RolloutSettings(), prior, network, prior.world)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.diffusion.denoiser import Denoiser
 from gapzoo.diffusion.samplers import SAMPLERS
 from gapzoo.diffusion.samplers.base import Progress
-from gapzoo.diffusion.samplers.exponential import ExponentialSampler, kept, wiener
+from gapzoo.diffusion.samplers.exponential import ExponentialSampler, wiener
 from gapzoo.diffusion.single import RATIO, SingleWeights
 
 
@@ -22,7 +21,7 @@ class SingleSampler(ExponentialSampler):
     Args:
         denoiser, progress: see Sampler.
         steps: 1.
-        weights: c, a and b, measured; without them one step of ``exponential``.
+        weights: c, a, b and s, measured; without them one step of ``exponential``.
 
     Raises:
         GapzooError: for more steps; for a denoiser that ``exponential`` refuses too.
@@ -52,15 +51,8 @@ class SingleSampler(ExponentialSampler):
         """From ``t`` to ``s``; x_t (B,C,H,W)."""
         if self.weights is None or s > 0:
             return super().step(x_t, t, s, generator, **cond)
-        x, x_hat, _, r = self.predict(x_t, t, **cond)
-        mean, weights = self.reference.mean.to(x).expand_as(x), self.weights
-        known = self.reference.filter(mean, lambda variance: weights(variance)[0])
-        apart = self.reference.filter(x - mean, lambda c, level: _left(c, level, weights), r)
-        told = self.reference.filter(x_hat - mean, lambda variance: weights(variance)[2])
-        return self.denoiser.schedule(s)[0].to(x) * (known + apart + told)
-
-
-def _left(variance: Tensor, r: Tensor, weights: SingleWeights) -> Tensor:
-    """What is left of d: a k, less b W that comes back with the denoised mean."""
-    _, a, b = weights(variance)
-    return a * kept(variance, r, torch.zeros_like(r)) - b * wiener(variance, r)
+        (apart, unknown), covariance = self.evaluated(x_t, t, **cond), self.reference.covariance
+        mean = self.reference.mean.to(apart).expand_as(apart)
+        drawn = self.weights.drawn(apart, covariance)
+        told = self.weights.told(mean, unknown, covariance)
+        return self.denoiser.schedule(s)[0].to(apart) * (told + drawn)

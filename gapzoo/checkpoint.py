@@ -116,10 +116,10 @@ class Checkpoint:
 
     def single(self, hours: int) -> SingleWeights | None:
         """Weights of the sampler ``single`` for a roll-out by this forecaster, where measured."""
-        found = [self.extras.get(f"error{hours}.single{part}") for part in ("", ".scale")]
-        if found[0] is None:
+        found = self.extras.get(f"error{hours}.single")
+        if found is None:
             return None
-        return SingleWeights(found[0], torch.empty(0) if found[1] is None else found[1])
+        return SingleWeights.of(found, self.extras.get(f"error{hours}.single.scale"))
 
     @cached_property
     def denoiser(self) -> PreconditionedDenoiser:

@@ -123,6 +123,14 @@ class SingleWeights:
         return known + covariance.filter(unknown, lambda variance: self(variance)[2])
 
     @classmethod
+    def of(cls, table: Tensor, scale: Tensor | None) -> SingleWeights:
+        """From a checkpoint; a table of a and b alone, as some have it, leaves c and s at 1."""
+        if table.shape == (2, BINS):
+            table = torch.cat([torch.ones(1, BINS), table])
+            scale = torch.ones(1, 1) if scale is None else scale
+        return cls(table, torch.empty(0) if scale is None else scale)
+
+    @classmethod
     def fit(
         cls,
         evaluations: Iterable[Evaluation],

@@ -12,13 +12,15 @@ goes on adds variance, cov(x_n, r_{n+1}) = rho u; from the second step on the ga
 
     k^2 + 2 k rho u / (1 - u)^1/2 = 1
 
-so that the variance of the mode stays what it is.
+so that the variance of the mode stays what it is. A forecaster that draws, by a few numbers that no
+mode has for its own, draws them so too, with the modes' mean rho, each counting as much as it errs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gapzoo.diffusion.covariance import CovarianceOperator
@@ -52,11 +54,17 @@ class Recurrence:
     Args:
         modes: in which they are mixed.
         now, before: a and b of each (len(eigenvalues),).
+        whole: a and b of what belongs to no mode.
     """
 
     modes: ZonalCovariance
     now: Tensor
     before: Tensor
+    whole: tuple[float, float]
+
+    def mix_whole(self, now: Tensor, before: Tensor) -> Tensor:
+        """The same of numbers that belong to no mode, of any shape."""
+        return self.whole[0] * now + self.whole[1] * before
 
     def mix(self, now: Tensor, before: Tensor) -> Tensor:
         """The noise of a step from its own and that of the step before, (B,C,H,W) each."""
@@ -69,5 +77,21 @@ def recurring(error: CovarianceOperator | None) -> Recurrence | None:
     rho = error.recurrence if isinstance(error, RegressedErrors) else None
     if rho is None:
         return None
+    assert isinstance(error, RegressedErrors)
+    weight = error.eigenvalues * _often(error)
+    mean = (rho * weight).sum() / weight.sum().clamp(min=1e-12)
+    (now, before), whole = _parts(rho), _parts(mean)
+    return Recurrence(error, now, before, (float(whole[0]), float(whole[1])))
+
+
+def _parts(rho: Tensor) -> tuple[Tensor, Tensor]:
+    """a and b."""
     before = ((1 - (1 - 4 * rho**2).clamp(min=0).sqrt()) / 2).sqrt()
-    return Recurrence(error, (1 - before**2).sqrt(), before)  # type: ignore[arg-type]
+    return (1 - before**2).sqrt(), before
+
+
+def _often(error: RegressedErrors) -> Tensor:
+    """(len(eigenvalues),) how often each mode is there: waves twice; the tails do not count."""
+    inside = error.weights.repeat_interleave(torch.tensor(error.ranks))
+    rest = len(error.eigenvalues) - len(inside)
+    return torch.cat([inside, inside.new_zeros(rest)])

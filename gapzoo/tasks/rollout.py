@@ -187,8 +187,10 @@ class Rollout:
     def _forward(self, batch: _Batch, step: pd.Timedelta) -> _Batch:
         """Forecast, constrain, guard, check."""
         later = [t + step for t in batch.times]
-        pairs = zip(batch.starts, later, strict=True)
-        streams = [start.generator.fork("forecast", time) for start, time in pairs]
+        streams = [
+            self._own(start.generator, time)
+            for start, time in zip(batch.starts, later, strict=True)
+        ]
         now = [_anomaly(start.forcing, time) for start, time, _ in batch.rows()]
         states = self.forecaster.steps(batch.states, batch.times, self.hours, now, streams)
         ahead = _Batch(batch.starts, later, states)
@@ -198,6 +200,15 @@ class Rollout:
         own = self.prior is None and self.forecaster.physical
         self._check(ahead, np.inf if own else self.limit)
         return ahead
+
+    def _own(self, generator: MemberGenerator, time: pd.Timestamp) -> MemberGenerator:
+        """The forecaster's stream of a step; where errors recur its draws do too."""
+        now = generator.fork("forecast", time)
+        mixed = recurring(self.error) if self.prior is not None else None
+        if mixed is None or not self.forecaster.stochastic:
+            return now
+        before = generator.fork("forecast", time - pd.Timedelta(hours=self.hours))
+        return MixedGenerator(now, before, mixed.mix_whole)
 
     def _returned(self, batch: _Batch) -> _Batch:
         """Forecasts taken back to the states of the prior."""

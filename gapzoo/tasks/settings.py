@@ -92,7 +92,7 @@ class RolloutSettings:
     """
 
     prior: str = "unet_small.speedy-t21-v4"
-    forecaster: str = "crpscast_small.speedy-t21-v2"
+    forecaster: str = "crpscast_small.speedy-t21-v3"
     hours: int = 24
     form: str = "gaussian"
     start_sigma: float = 0.3
@@ -166,10 +166,10 @@ def _sampling(settings: RolloutSettings, forecaster: Trained | None) -> Sampling
 
 
 DRAWN = 0.5
-"""Share of a forecast's error, known without noise, that is drawn beside the forecaster's draws.
+"""Share of a forecast's error, known without noise, that is left beside the forecaster's draws.
 
-CRPSCast's own have three quarters of it and more in the longest waves; of what was tried the half
-has the least CRPS (docs/experiments.md).
+CRPSCast's own have the other half and more (docs/experiments.md); how much is drawn in the end is
+what the weights of ``single`` were measured to be.
 """
 
 

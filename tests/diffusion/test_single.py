@@ -192,6 +192,16 @@ def test_weights_are_linear_in_the_logarithm_of_the_variance_and_constant_beyond
     assert weights(torch.tensor([0.0, 1e9]))[0].tolist() == [0.0, BINS - 1]
 
 
+def test_a_table_without_a_share_of_the_mean_leaves_it():
+    table = torch.arange(2.0 * BINS).reshape(2, BINS)
+    weights = SingleWeights.of(table, None)
+    c, a, b = weights(torch.logspace(*torch.tensor([LEAST, MOST]).log10().tolist(), BINS))
+    torch.testing.assert_close(torch.stack([a, b]), table, rtol=1e-4, atol=1e-4)
+    assert (c == 1).all() and (weights.scale == 1).all()
+    with expect(GapzooError, "scales", "gapzoo calibrate"):
+        SingleWeights.of(torch.ones(3, BINS), None)
+
+
 def test_bad_weights_and_settings_are_refused():
     with expect(GapzooError, f"(2, {BINS})", "gapzoo calibrate"):
         SingleWeights(torch.ones(2, BINS), ONES)

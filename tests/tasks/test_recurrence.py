@@ -119,6 +119,36 @@ def test_a_run_taken_up_again_has_the_noise_of_before(climate):
         assert old_time == new_time and torch.equal(old, new)
 
 
+class Noisy(Persistence):
+    """Keeps the noise that it is given."""
+
+    stochastic = True
+
+    def __init__(self, world) -> None:
+        super().__init__(world)
+        self.drawn: list[torch.Tensor] = []
+
+    def step(self, state, time, hours, forcing=None, generator=None):
+        self.drawn.append(generator.randn((len(state), 3)))
+        return state
+
+
+def test_a_forecaster_that_draws_has_noise_that_recurs_too(climate):
+    """Standard normal, of the modes' correlation from step to step, in a restart as well."""
+    model, count, x = Noisy(toy().world), 4000, white(4000, 5)
+    roll = dataclasses.replace(run(climate, 1), forecaster=model)
+    whole = list(islice(roll.run(x, START, MemberGenerator(4, count)), 3))
+    first, second, third = model.drawn
+    assert second.var() == pytest.approx(1, abs=0.05)
+    for one, other, wanted in ((first, second, RHO), (second, third, RHO), (first, third, 0)):
+        assert (one * other).mean() == pytest.approx(wanted, abs=0.03)
+    next(roll.run(whole[1][1], whole[1][0], MemberGenerator(4, count), first=START))
+    assert torch.equal(model.drawn[-1], third)
+    plain = dataclasses.replace(roll, error=errors(climate, None))
+    list(islice(plain.run(x, START, MemberGenerator(4, count)), 2))
+    assert (model.drawn[-1] * model.drawn[-2]).mean() == pytest.approx(0, abs=0.03)
+
+
 def test_members_of_several_starts_have_their_own_noise_in_any_batch(climate):
     """One of them in the middle of its run, chunks of two members."""
     roll = run(climate, 1, sampling=dataclasses.replace(ONE, batch=2))

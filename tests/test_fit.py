@@ -16,6 +16,7 @@ from worlds import NAMES, expect
 from gapzoo import checkpoint, cli, fit, recipe
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.module import Reader, States, world_of
+from gapzoo.tasks.settings import beside
 from gapzoo.tasks.single_weights import single_weights
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -117,7 +118,7 @@ def test_a_priors_second_moments_are_measured_and_used(whole, tmp_path, monkeypa
 
 @pytest.mark.parametrize("model", ["convcast_small", "crpscast_small"])
 def test_a_forecaster_s_draws_are_measured_with_its_errors(archive, tmp_path, monkeypatch, model):
-    """Of a deterministic one; their spread is then their error on the same forecasts."""
+    """And again on other forecasts, under what is left beside the forecaster's own draws."""
     monkeypatch.setattr(fit, "EVALUATIONS", 24)
     prior = toy_prior(archive, wiener=True)
     made = toy_forecaster(archive, model=model)
@@ -128,15 +129,16 @@ def test_a_forecaster_s_draws_are_measured_with_its_errors(archive, tmp_path, mo
     assert cli.main(["calibrate", str(folder), str(tmp_path / "p")]) == 0
     found = checkpoint.load(folder)
     weights = found.single(24)
-    if model == "crpscast_small":
-        assert weights is None and found.single(6) is None
-        return
+    assert found.single(6) is None
     error, reader = found.error(24, prior.covariance), Reader(archive, prior.world)
     rows = archive.indices("1980-01-01", "1980-06-30")[:-1:8]
-    common = (prior.prior, found.forecaster, error, reader, rows, 24)
+    left = beside(error, found.forecaster.stochastic)
+    assert bool((left.eigenvalues < error.eigenvalues).all()) == (model == "crpscast_small")
+    common = (prior.prior, found.forecaster, left, reader, rows, 24)
     again = single_weights(*common, MemberGenerator(3, 1))
-    assert (again.table - weights.table)[0].abs().mean() < 0.1  # other forecasts, other noise
-    assert weights.table.min() >= 0 and weights.table[0].max() > 0.5
+    assert (again.table - weights.table)[:2].abs().mean() < 0.1  # other forecasts, other noise
+    assert (again.scale - weights.scale).abs().mean() < 0.15
+    assert weights.table.min() >= 0 and weights.table[1].max() > 0.5
     assert error.recurrence.min() >= 0 and error.recurrence.max() < 0.5
 
 

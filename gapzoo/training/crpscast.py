@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from gapzoo.core import GapzooError
 from gapzoo.diffusion import LossValue
+from gapzoo.evaluators import spectra
 from gapzoo.training.convcast import LEADS, ConvCast
 from gapzoo.training.optimise import generator_for
 
@@ -50,9 +51,8 @@ def coefficients(x: Tensor, waves: int) -> Tensor:
         raise GapzooError(
             f"{waves} waves on {x.shape[-1]} points; give {x.shape[-1] // 2} or fewer"
         )
-    found = torch.fft.rfft(x.float(), norm="ortho")[..., :waves]
-    rest = found[..., 1:] * 2**0.5
-    return torch.cat([found.real[..., :1], rest.real, rest.imag], -1)
+    found = spectra.coefficients(x)[..., :waves] * x.shape[-1] ** 0.5
+    return torch.cat([found.real, found.imag[..., 1:]], -1).float()
 
 
 class CRPSCast(ConvCast):

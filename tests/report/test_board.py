@@ -171,8 +171,10 @@ def test_it_opens_without_errors_and_its_controls_work(page, opened):
     first = found["nothing"]
     assert first["sections"] == [
         "Scores", "Scorecard", "Score by lead and density", "Rank histograms", "Spectra", "Maps",
-        "Cost against skill", "Cards",
+        "Series", "Cost against skill", "Cards",
     ]  # fmt: skip
+    waves = "spread over error by wavenumber"
+    assert first["series"] == [f"{waves}, 1 %", f"{waves}, 25 %"]
     assert first["names"] == ["GAP", "optimal interpolation", "climatology"]
     assert first["cards"] == ["GAP", "climatology"] and "Bold is best" in first["note"]
     assert first["costs"][:6] == ["GAP", "40", "30", "1.0", "0.32", "CPU, a test"]

@@ -149,9 +149,8 @@ class SingleWeights:
         inside = sum(covariance.ranks)
         low, share = place(covariance.eigenvalues[:inside], LEAST, MOST, BINS)
         nearest = low + (share > 0.5).long()
-        often = covariance.weights.repeat_interleave(torch.tensor(covariance.ranks))
         for one in evaluations:
-            products = _products(one, covariance).double() * often.double()
+            products = _products(one, covariance).double() * covariance.often.double()
             sums.index_add_(1, nearest, products)
         known = torch.bincount(nearest, minlength=BINS) >= FEWEST
         kept = _kept(covariance.eigenvalues[:inside], nearest)

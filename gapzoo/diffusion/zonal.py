@@ -257,6 +257,11 @@ class ZonalCovariance(CovarianceOperator):
         width = self.shape[2]
         return torch.tensor([1.0 if m in (0, width / 2) else 2.0 for m in range(width // 2 + 1)])
 
+    @property
+    def often(self) -> Tensor:
+        """(sum of R_m,) the same of each mode; the tails are left out."""
+        return self.weights.repeat_interleave(torch.tensor(self.ranks))
+
     def _shares(self, device: torch.device) -> Tensor:
         """(sum of R_m, C): what one unit of a mode's variance adds to each channel's mean."""
         if device not in self._moved_shares:

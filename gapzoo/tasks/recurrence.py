@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gapzoo.diffusion.covariance import CovarianceOperator
@@ -78,8 +77,9 @@ def recurring(error: CovarianceOperator | None) -> Recurrence | None:
     if rho is None:
         return None
     assert isinstance(error, RegressedErrors)
-    weight = error.eigenvalues * _often(error)
-    mean = (rho * weight).sum() / weight.sum().clamp(min=1e-12)
+    often = error.often.to(rho)
+    weight = error.eigenvalues[: len(often)] * often
+    mean = (rho[: len(often)] * weight).sum() / weight.sum().clamp(min=1e-12)
     (now, before), whole = _parts(rho), _parts(mean)
     return Recurrence(error, now, before, (float(whole[0]), float(whole[1])))
 
@@ -88,10 +88,3 @@ def _parts(rho: Tensor) -> tuple[Tensor, Tensor]:
     """a and b."""
     before = ((1 - (1 - 4 * rho**2).clamp(min=0).sqrt()) / 2).sqrt()
     return (1 - before**2).sqrt(), before
-
-
-def _often(error: RegressedErrors) -> Tensor:
-    """(len(eigenvalues),) how often each mode is there: waves twice; the tails do not count."""
-    inside = error.weights.repeat_interleave(torch.tensor(error.ranks))
-    rest = len(error.eigenvalues) - len(inside)
-    return torch.cat([inside, inside.new_zeros(rest)])

@@ -45,12 +45,10 @@ def coefficients(x: Tensor, waves: int) -> Tensor:
     Orthonormal: independent values of unit variance give coefficients of unit variance.
 
     Raises:
-        GapzooError: for more waves than a circle of W points carries.
+        GapzooError: for none, or more waves than a circle of W points carries.
     """
-    if waves > x.shape[-1] // 2:
-        raise GapzooError(
-            f"{waves} waves on {x.shape[-1]} points; give {x.shape[-1] // 2} or fewer"
-        )
+    if not 0 < waves <= x.shape[-1] // 2:
+        raise GapzooError(f"{waves} waves on {x.shape[-1]} points; give 1 to {x.shape[-1] // 2}")
     found = spectra.coefficients(x)[..., :waves] * x.shape[-1] ** 0.5
     return torch.cat([found.real, found.imag[..., 1:]], -1).float()
 

@@ -65,8 +65,9 @@ def test_coefficients_are_projections_on_waves():
         *(-(2**0.5) * t.sin() for t in turns),
     ]
     torch.testing.assert_close(found, x @ torch.stack(waves, 1) / W**0.5)
-    with expect(GapzooError, f"{W // 2 + 1} waves on {W} points"):
-        coefficients(x, W // 2 + 1)
+    for waves in (W // 2 + 1, -1):
+        with expect(GapzooError, f"{waves} waves on {W} points; give 1 to {W // 2}"):
+            coefficients(x, waves)
 
 
 def test_waves_tell_a_shift_of_the_circle_from_weather():

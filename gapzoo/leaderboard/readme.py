@@ -6,6 +6,7 @@
 
 Options have the defaults metric=crps, every setting, and nothing below; ``contrast=a,b`` adds the
 relative difference of two rows, ``cost=seconds`` what they took; ``without=a,b`` leaves rows out.
+``scores=a,b`` makes a line of each score of one setting, entries across, ``limit=a`` last.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import re
 from pathlib import Path
 
 from gapzoo.core import GapzooError, nearest
+from gapzoo.leaderboard import sheet
 from gapzoo.leaderboard.rows import FOLDER
 from gapzoo.leaderboard.tables import markdown
 
 BLOCK = re.compile(r"(<!-- leaderboard:(\S+)([^\n]*?) ?-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 OPTIONS = ("metric", "settings", "below", "contrast", "cost", "without")
+SHEET = ("scores", "settings", "limit")
 
 
 def filled(text: str, folder: Path = FOLDER) -> str:
@@ -35,10 +38,13 @@ def filled(text: str, folder: Path = FOLDER) -> str:
         raise GapzooError("a '<!-- leaderboard:PROTOCOL -->' has no '<!-- end -->' below it")
 
     def table(match: re.Match[str]) -> str:
-        options = _options(match[3])
-        metric = options.pop("metric", ["crps"])[0]
-        wanted = {key: tuple(value) for key, value in options.items()}
-        return f"{match[1]}{markdown(match[2], metric, folder, **wanted)}\n{match[5]}"
+        wanted = _options(match[3])
+        if "scores" in wanted:
+            text = sheet.markdown(match[2], wanted.pop("scores"), folder, **wanted)
+        else:
+            metric = wanted.pop("metric", ("crps",))[0]
+            text = markdown(match[2], metric, folder, **wanted)
+        return f"{match[1]}{text}\n{match[5]}"
 
     return BLOCK.sub(table, text)
 
@@ -56,11 +62,11 @@ def write(path: Path, folder: Path = FOLDER) -> bool:
     return new != old
 
 
-def _options(text: str) -> dict[str, list[str]]:
-    found = {}
-    for word in text.split():
-        key, _, value = word.partition("=")
-        if key not in OPTIONS:
-            raise GapzooError(f"leaderboard marker: no option '{key}'; {nearest(key, OPTIONS)}")
-        found[key] = value.split(",")
-    return found
+def _options(text: str) -> dict[str, tuple[str, ...]]:
+    words = [word.partition("=") for word in text.split()]
+    known = SHEET if any(key == "scores" for key, _, _ in words) else OPTIONS
+    for key, _, _ in words:
+        if key not in known:
+            every = (*known, "scores") if known is OPTIONS else known
+            raise GapzooError(f"leaderboard marker: no option '{key}'; {nearest(key, every)}")
+    return {key: tuple(value.split(",")) for key, _, value in words}

@@ -251,7 +251,7 @@ def markdown(
     Raises:
         GapzooError: without rows, or where a row to leave out is not there.
     """
-    every = _others(found(protocol, folder), without)
+    every = others(found(protocol, folder), without)
     ranking = Ranking(every, metric, settings)
     names = heads(ranking)
     names += ["wall s", "CPU s", "of it scoring"] if cost else []
@@ -267,12 +267,11 @@ def markdown(
             if any(extra.value(row, s) is not None for s in extra.settings):
                 cells = extra.cells(extra.rows.index(row), "{}")
                 lines.append(f"| {extra.told.title} of {title(label(row))} | {' | '.join(cells)} |")
-    return "\n".join(
-        [*lines, "", " ".join(part for part in (_made(every), ranking.note()) if part)]
-    )
+    return "\n".join([*lines, "", " ".join(part for part in (made(every), ranking.note()) if part)])
 
 
-def _others(every: list[dict[str, Any]], without: tuple[str, ...]) -> list[dict[str, Any]]:
+def others(every: list[dict[str, Any]], without: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows but some; raises GapzooError for a name that none has."""
     names = [label(row) for row in every]
     for name in without:
         if name not in names:
@@ -338,7 +337,8 @@ def title(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
-def _made(every: list[dict[str, Any]]) -> str:
+def made(every: list[dict[str, Any]]) -> str:
+    """What a table's numbers depend on: cases, members, seed, device, dates."""
     first = every[0]
     dates = sorted({row["date"] for row in every if "date" in row})
     devices = ", ".join(dict.fromkeys(row["device"] for row in every if "device" in row))

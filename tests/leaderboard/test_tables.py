@@ -219,6 +219,52 @@ def test_a_readme_is_filled_between_its_markers(board, tmp_path):
     assert readme.write(path, board) and "| d | **0.100** |" in path.read_text()
 
 
+CLIMATES = {"a": (0.30, 0.80), "b": (0.20, 1.40), "own": (0.05, 1.00)}
+"""Bias and ratio: log 0.8 is nearer to log 1 than log 1.4 is."""
+SCORED = (
+    "<!-- leaderboard:climate-toy scores=bias_relative,variance_ratio limit=own -->\n<!-- end -->"
+)
+
+
+@pytest.fixture
+def climates(tmp_path):
+    told = {"bias_relative": {"title": "bias over spread", "better": "lower"}}
+    for name, (bias, ratio) in CLIMATES.items():
+        scores = {"climate": {"bias_relative": bias, "variance_ratio": ratio}}
+        whole = row(name, np.ones(1), protocol="climate-toy", scores=scores, metrics=told)
+        rows.save(whole, tmp_path)
+    return tmp_path
+
+
+def test_scores_run_downwards_and_a_limit_does_not_compete(climates):
+    lines = readme.filled(SCORED, climates).splitlines()
+    assert lines[1] == "| | b | a | own |"
+    assert lines[3] == "| bias over spread | **0.200** | 0.300 | 0.050 |"
+    assert lines[4] == "| variance ratio | 1.40 | **0.80** | 1.00 |"
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (("limit=own", "limit=on"), "no row 'on' to leave out; did you mean 'own'?"),
+        (("limit=own", "below=crps"), "no option 'below'"),
+        (("variance_ratio", "variance"), "have no 'variance'"),
+    ],
+)
+def test_mistakes_in_a_table_of_scores_are_refused(climates, change, part):
+    with expect(GapzooError, part):
+        readme.filled(SCORED.replace(*change), climates)
+
+
+def test_a_table_of_scores_takes_one_setting(board):
+    rows.save(row("e", np.ones(CASES), scores={"0.1": {"crps": 1.0}, "0.2": {"crps": 2.0}}), board)
+    text = MARKED.replace("toy -->", "toy scores=crps -->")
+    with expect(GapzooError, "shows one setting, and rows of 'analysis-toy' have 0.1, 0.2"):
+        readme.filled(text, board)
+    text = text.replace("scores=crps", "scores=crps settings=0.1")
+    assert "| CRPS | " in readme.filled(text, board)
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

@@ -28,7 +28,7 @@ import abc
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +36,14 @@ from torch import Tensor, nn
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.precision import autocast
 from gapzoo.diffusion.covariance import DiagonalCovariance
+from gapzoo.diffusion.modes import Modes, analysed, gridded
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.schedules import Schedule
 from gapzoo.diffusion.zonal import ZonalCovariance
+
+if TYPE_CHECKING:
+    from gapzoo.diffusion.once import Once
 
 LOWEST_RATIO = 1e-4
 """Floor of the ratio inside ``c_noise``, so that time 0 is finite."""
@@ -99,6 +103,33 @@ class Denoiser(nn.Module, abc.ABC):
         noise = generator.randn(x_t.shape).to(x_t)
         apart = found.filter(noise, error_std, (sigma / alpha).flatten())
         return self(x_t, t, **cond).mean + apart
+
+    @property
+    def modal(self) -> ZonalCovariance | None:
+        """The covariance in whose modes ``denoised`` works; None where there is none."""
+        return None
+
+    def denoised(self, x: Modes, ratio: Tensor, cond: Tensor | None = None) -> Modes:
+        """Posterior mean of the rescaled state x = x_t / alpha, both in modes.
+
+        Args:
+            x: in the modes of ``modal``.
+            ratio: () noise-to-signal ratio.
+            cond: see ``forward``.
+
+        Raises:
+            GapzooError: where ``modal`` is None.
+        """
+        raise GapzooError(f"{type(self).__name__} knows no modes; give it states on the grid")
+
+    def at_once(self) -> Callable[[Tensor, float], Once] | None:
+        """What one evaluation of a draw of the reference's marginal has and gives, in modes.
+
+        Returns:
+            A function of standard noise (B,C,H,W) and the marginal's noise-to-signal ratio; None
+            where not all that happens is a gain on modes.
+        """
+        return None
 
     def reference(self) -> Reference | None:
         """The Gaussian next to what it denoises, for samplers; None where none is known."""
@@ -207,28 +238,53 @@ class PreconditionedDenoiser(Denoiser):
         self, x: Tensor, ratio: Tensor, c_noise: Tensor, cond: Tensor | None = None
     ) -> Posterior:
         assert self.climatology is not None
-        linear = self.climatology.filter(x, lambda b, r: b / (b + r**2), ratio.flatten())
-        if not self.learned:
-            return Posterior(linear)
-        return Posterior(linear + self.learned * self._added(x, linear, ratio, c_noise, cond))
+        found = analysed(self.climatology, x)[0]
+        return Posterior(self._in_modes(found, x, ratio, c_noise, cond).grid())
 
-    def _added(
-        self, x: Tensor, linear: Tensor, ratio: Tensor, c_noise: Tensor, cond: Tensor | None
-    ) -> Tensor:
-        """What network and second moments add to the Wiener filter (B,C,H,W)."""
+    @property
+    def modal(self) -> ZonalCovariance | None:
+        """Its climatology."""
+        return self.climatology
+
+    def denoised(self, x: Modes, ratio: Tensor, cond: Tensor | None = None) -> Modes:
+        """See Denoiser."""
+        if self.climatology is None:
+            return super().denoised(x, ratio, cond)
+        ratio = ratio.reshape(1, 1, 1, 1)
+        return self._in_modes(x, None, ratio, self.coefficients(ratio)[3], cond)
+
+    def _in_modes(
+        self,
+        x: Modes,
+        on_grid: Tensor | None,
+        ratio: Tensor,
+        c_noise: Tensor,
+        cond: Tensor | None,
+    ) -> Modes:
+        """The Wiener filter and what network and second moments add to it."""
         assert self.climatology is not None
+        own, levels = self.climatology, ratio.flatten()
+        linear = x.times(own.gains(lambda b, r: b / (b + r**2), levels))
+        if not self.learned:
+            return linear
+        first, whole = (linear.grid(), on_grid) if on_grid is not None else gridded(linear, x)
+        output = self._beside(first, whole, ratio, c_noise, cond)
+        added = analysed(own, output if self.shaped else self.error_scale(ratio) * output)[0]
+        if self.shaped:
+            added = added.times(own.gains(error_std, levels))
+        if self.moments is not None:
+            added = added + x.times(own.gains(self.moments, levels))
+        return linear + self.learned * added
+
+    def _beside(
+        self, linear: Tensor, x: Tensor, ratio: Tensor, c_noise: Tensor, cond: Tensor | None
+    ) -> Tensor:
+        """What the network says of x beside W x (B,C,H,W)."""
         if cond is None:
             cond = x.new_zeros(len(x), self.cond_channels, *x.shape[2:])
         both = torch.cat([cond.to(x).expand(len(x), *cond.shape[1:]), linear], 1)
         left = (x - linear) / ratio.clamp(min=LOWEST_RATIO)
-        output = self._network(left, c_noise.flatten().expand(len(x)), both)
-        if self.shaped:
-            added = self.climatology.filter(output, error_std, ratio.flatten())
-        else:
-            added = self.error_scale(ratio) * output
-        if self.moments is None:
-            return added
-        return added + self.climatology.filter(x, self.moments, ratio.flatten())
+        return self._network(left, c_noise.flatten().expand(len(x)), both)
 
     def reference(self) -> Reference:
         """N(0, L), or white noise of the standard deviation sd."""

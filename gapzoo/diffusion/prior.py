@@ -23,6 +23,7 @@ from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.denoiser import Denoiser, Posterior, PreconditionedDenoiser
 from gapzoo.diffusion.guidance import GUIDANCE, GaussianConstraint, Identity
+from gapzoo.diffusion.modes import Modes
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.zonal import ZonalCovariance
@@ -93,6 +94,15 @@ class Conditioned(Denoiser):
     def reference(self) -> Reference | None:
         """The denoiser's own."""
         return self.denoiser.reference()
+
+    @property
+    def modal(self) -> ZonalCovariance | None:
+        """The denoiser's own."""
+        return self.denoiser.modal
+
+    def denoised(self, x: Modes, ratio: Tensor, cond: Tensor | None = None) -> Modes:
+        """The denoiser's; ``cond`` given here takes precedence."""
+        return self.denoiser.denoised(x, ratio, self.cond if cond is None else cond)
 
     def begin(self, noise: Tensor, t: Tensor) -> Tensor:
         """The denoiser's own."""

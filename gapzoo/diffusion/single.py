@@ -40,7 +40,9 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator
+from gapzoo.diffusion.modes import gridded
 from gapzoo.diffusion.moments import place
+from gapzoo.diffusion.once import Once
 from gapzoo.diffusion.zonal import ZonalCovariance
 
 RATIO = 1.0
@@ -121,6 +123,17 @@ class SingleWeights:
         """c m + b e of m and e (B,C,H,W)."""
         known = covariance.filter(mean, lambda variance: self(variance)[0])
         return known + covariance.filter(unknown, lambda variance: self(variance)[2])
+
+    def state(self, once: Once) -> Tensor:
+        """c m + s a k d + b e (B,C,H,W) of an evaluation in modes."""
+        variance = once.variance
+        c, a, b = self(variance)
+        left = (variance / (variance + RATIO**2)).sqrt()
+        drawn, told = once.apart.times(a * left), once.mean.times(c) + once.unknown.times(b)
+        if bool((self.scale == 1).all()):
+            return (told + drawn).grid()
+        first, second = gridded(told, drawn)
+        return first + self.scale[..., None].to(second) * second
 
     @classmethod
     def of(cls, table: Tensor, scale: Tensor | None) -> SingleWeights:

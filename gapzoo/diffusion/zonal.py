@@ -55,7 +55,7 @@ class ZonalCovariance(CovarianceOperator):
         self._moved: dict[torch.device, list[Tensor]] = {}
         self._moved_shares: dict[torch.device, Tensor] = {}
 
-    def _basis(self, like: Tensor) -> list[Tensor]:
+    def vectors_for(self, like: Tensor) -> list[Tensor]:
         """The vectors where a tensor is; to another device they are copied once, for all copies."""
         if like.device == self.vectors[0].device:
             return self.vectors
@@ -128,7 +128,7 @@ class ZonalCovariance(CovarianceOperator):
     def products(self, a: Tensor, b: Tensor) -> Tensor:
         """Means of Re(a b*) over states (N,C,H,W): of each mode, then of a tail's direction."""
         inside, rest, sizes = [], [], []
-        for x, y, e in zip(_modes(a), _modes(b), self._basis(a), strict=True):
+        for x, y, e in zip(_modes(a), _modes(b), self.vectors_for(a), strict=True):
             e = e.to(x)
             p, q = _along(x, e), _along(y, e)
             inside.append((p * q.conj()).real.mean(0))
@@ -192,13 +192,15 @@ class ZonalCovariance(CovarianceOperator):
     def analyse(self, v: Tensor) -> Tensor:
         """(B, sum of R_m) complex coefficients of v (B,C,H,W); the tail's are not among them."""
         modes = _modes(v)
-        parts = [_along(x, e.to(x)) for x, e in zip(modes, self._basis(v), strict=True)]
+        parts = [_along(x, e.to(x)) for x, e in zip(modes, self.vectors_for(v), strict=True)]
         return torch.cat(parts, 1)
 
     def synthesise(self, coefficients: Tensor, like: Tensor) -> Tensor:
         """State (B,C,H,W) of the coefficients."""
         parts = coefficients.split(self.ranks, 1)
-        return self._grid([c @ e.T.to(c) for c, e in zip(parts, self._basis(like), strict=True)])
+        return self._grid(
+            [c @ e.T.to(c) for c, e in zip(parts, self.vectors_for(like), strict=True)]
+        )
 
     def _grid(self, waves: list[Tensor]) -> Tensor:
         """(B,C,H,W) of its Fourier coefficients (B, C*H), one wavenumber after another."""
@@ -207,16 +209,28 @@ class ZonalCovariance(CovarianceOperator):
 
     def filter(self, v: Tensor, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
         """``g_tail v + E (g - g_tail) E^H v`` by wavenumber; scalars are () or one a member."""
-        values = self.eigenvalues.to(device=v.device, dtype=v.dtype)
-        gains = _rows(gain(values, *[s.to(values).reshape(-1, 1) for s in scalars]), values)
+        gains = self.gains(gain, *[s.to(device=v.device, dtype=v.dtype) for s in scalars], like=v)
         inside = gains[:, : sum(self.ranks)]
-        parts = zip(_modes(v), self._basis(v), inside.split(self.ranks, 1), strict=True)
+        parts = zip(_modes(v), self.vectors_for(v), inside.split(self.ranks, 1), strict=True)
         waves = []
         for (x, e, g), tail in zip(parts, self.tails(gains).unbind(1), strict=True):
             e = e.to(x)
             change = ((g - tail[:, None]) * _along(x, e)) @ e.T
             waves.append(tail[:, None] * x + change)
         return self._grid(waves)
+
+    def gains(
+        self, gain: Callable[..., Tensor], *scalars: Tensor, like: Tensor | None = None
+    ) -> Tensor:
+        """(1 or S, len(eigenvalues)): a gain of all modes; scalars are () or (S,).
+
+        Args:
+            gain: of the eigenvalues and scalars.
+            like: whose device and type the gains have; the first scalar's where None.
+        """
+        first = next(iter(scalars), self.eigenvalues) if like is None else like
+        values = self.eigenvalues.to(device=first.device, dtype=first.dtype)
+        return _rows(gain(values, *[s.reshape(-1, 1) for s in scalars]), values)
 
     def point_variance(self, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
         """Variance of ``Q diag(gain) Q^T`` by channel, area unweighted: (S, C).
@@ -242,7 +256,7 @@ class ZonalCovariance(CovarianceOperator):
         channels, height, width = self.shape
         found = values.new_zeros(height, channels, channels)
         inside, tails = values[: sum(self.ranks)].split(self.ranks), self.tails(values)
-        each = zip(self.weights.tolist(), self._basis(values), inside, tails, strict=True)
+        each = zip(self.weights.tolist(), self.vectors_for(values), inside, tails, strict=True)
         for twice, e, own, tail in each:
             parts = torch.cat([e.real, e.imag], 1).to(values)
             at = parts.unflatten(0, (channels, height)).transpose(0, 1)

@@ -25,6 +25,7 @@ from gapzoo.core import GapzooError
 from gapzoo.data.archive import Archive
 from gapzoo.data.module import Reader, hours_of
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
+from gapzoo.diffusion.modes import total
 from gapzoo.diffusion.prior import GaussianForecast
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
@@ -316,14 +317,14 @@ def likelihood(
     coherence = (1 - error.eigenvalues / climatology.eigenvalues).clamp(min=LEAST)
     regressed = error if isinstance(error, RegressedErrors) else None
     factor = (1.0 if regressed is None else regressed.gain) / coherence
-    if again is None or regressed is None or regressed.recurrence is None:
-        mean = climatology.filter(forecast, lambda b: factor.to(b))
-    else:
+    gains = factor[None]
+    if again is not None and regressed is not None and regressed.recurrence is not None:
         less = factor * (1 - later_gain(regressed, climatology))
-        mean = climatology.filter(forecast, lambda b, s: factor.to(b) - s * less.to(b), again)
+        gains = factor - again.to(factor)[:, None] * less
+    parts = [(forecast, gains.to(forecast))]
     forced = None if regressed is None else regressed.forced
     if centre is not None and forced is not None:
-        share = forced / coherence
-        mean = mean + climatology.filter(centre, lambda b: share.to(b))
+        parts.append((centre, (forced / coherence).to(forecast)))
+    mean = total(climatology, parts)
     scaled = climatology.eigenvalues * (1 - coherence) / coherence
     return GaussianForecast(mean, error.with_eigenvalues(scaled))

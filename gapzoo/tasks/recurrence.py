@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gapzoo.diffusion.covariance import CovarianceOperator
+from gapzoo.diffusion.modes import total
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks.forecast_error import shared
 
@@ -67,8 +68,7 @@ class Recurrence:
 
     def mix(self, now: Tensor, before: Tensor) -> Tensor:
         """The noise of a step from its own and that of the step before, (B,C,H,W) each."""
-        mixed = self.modes.filter(now, lambda v: self.now.to(v))
-        return mixed + self.modes.filter(before, lambda v: self.before.to(v))
+        return total(self.modes, [(now, self.now.to(now)), (before, self.before.to(now))])
 
 
 def recurring(error: CovarianceOperator | None) -> Recurrence | None:

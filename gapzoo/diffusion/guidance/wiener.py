@@ -14,7 +14,8 @@ mean, so that the iterations of all steps add up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from gapzoo.diffusion.guidance.base import Guidance, Problem
 from gapzoo.diffusion.guidance.constraint import GaussianConstraint
 from gapzoo.diffusion.guidance.precondition import Preconditioner
 from gapzoo.diffusion.guidance.robust import StudentConstraint
+from gapzoo.diffusion.once import Once, evaluated, modal
 
 
 class ClimatologicalProblem(Problem):
@@ -93,6 +95,14 @@ class Wiener(Guidance):
     def weights(self, problem: Problem, d: Tensor) -> Tensor:
         """``(R + H V H^T)^-1 d``."""
         return self._solver(problem)(d)
+
+    def at_once(self) -> Callable[[Tensor, float], Once] | None:
+        """See Denoiser: under a forecast alone, in the denoiser's own modes."""
+        base, given = self.flattened()
+        own = modal(base, given)
+        if own is None or not own.same_basis(self.climatology):
+            return None
+        return partial(evaluated, base, own, given[0])
 
     def draw(self, x_t: Tensor, t: Tensor, generator: MemberGenerator, **cond: Any) -> Tensor:
         """A draw around the base's mean, moved by what it misses of perturbed constraints.

@@ -21,6 +21,7 @@ Where the common samplers hold x_hat constant they gain or lose variance: 8 step
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.diffusion.denoiser import Denoiser
+from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.samplers import SAMPLERS
 from gapzoo.diffusion.samplers.base import Progress, Sampler
 
@@ -57,23 +59,31 @@ class ExponentialSampler(Sampler):
         highest: float | None = None,
     ) -> None:
         super().__init__(denoiser, steps, progress)
-        found = denoiser.reference()
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._require(highest)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The Gaussian next to the denoiser."""
+        found = self.denoiser.reference()
         if found is None:
             raise GapzooError(
                 "sampler 'exponential' needs a Gaussian next to the denoiser, such as a prior "
                 "around its climatology; take 'dpmpp_2m'"
             )
-        self.reference = found
-        if highest is not None:
-            self.start = self._start(highest)
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        return found
 
-    def _start(self, highest: float) -> float:
-        if not self.reference.complete:
+    def _require(self, highest: float | None) -> None:
+        """Refuse what the reference does not know, and start at ``highest``."""
+        if not self.reference.complete and highest is not None:
             raise GapzooError(
                 f"'highest' {highest:g}: under observations the state is not Gaussian with the "
                 "reference's mean at any noise level; leave it out"
             )
+        if highest is not None:
+            self.start = self._time(highest)
+
+    def _time(self, highest: float) -> float:
         t = float(self.denoiser.schedule.t_of_sigma(torch.tensor(highest, dtype=torch.float64)))
         if not 0 < t <= 1 + 1e-9:
             raise GapzooError(f"'highest' {highest:g} is not within the schedule's noise levels")

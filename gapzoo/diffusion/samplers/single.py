@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.diffusion.denoiser import Denoiser
+from gapzoo.diffusion.once import Once
 from gapzoo.diffusion.samplers import SAMPLERS
 from gapzoo.diffusion.samplers.base import Progress
-from gapzoo.diffusion.samplers.exponential import ExponentialSampler, wiener
+from gapzoo.diffusion.samplers.exponential import ExponentialSampler, kept, pushed, wiener
 from gapzoo.diffusion.single import RATIO, SingleWeights
 
 
@@ -36,8 +39,44 @@ class SingleSampler(ExponentialSampler):
     ) -> None:
         if steps != 1:
             raise GapzooError(f"sampler 'single' with {steps} steps; it takes 1, or 'exponential'")
+        self.at_once = denoiser.at_once()
         super().__init__(denoiser, steps, progress, highest=RATIO)
         self.weights = weights
+
+    def _require(self, highest: float | None) -> None:
+        """Nothing to refuse where all is a gain on modes."""
+        if self.at_once is None or highest is None:
+            super()._require(highest)
+        else:
+            self.start = self._time(highest)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        x_init: Tensor | None = None,
+        *,
+        generator: MemberGenerator,
+        shape: Sequence[int] | None = None,
+        start: float | None = None,
+        **cond: Any,
+    ) -> Tensor:
+        """See Sampler; all in modes where the denoiser can (:mod:`gapzoo.diffusion.once`)."""
+        given = x_init is not None or start is not None or bool(cond)
+        if self.at_once is None or given or shape is None:
+            return super().__call__(x_init, generator=generator, shape=shape, start=start, **cond)
+        noise = generator.randn((len(generator), *shape[-3:]))
+        state = self._told(self.at_once(noise, RATIO))
+        if self.progress is not None:
+            self.progress(1, 1)
+        return self.denoiser.finish(state)
+
+    def _told(self, once: Once) -> Tensor:
+        """The state (B,C,H,W)."""
+        if self.weights is not None:
+            return self.weights.state(once)
+        r, s = (torch.tensor(v).to(once.variance) for v in (RATIO, 0.0))
+        drawn = once.apart.times(kept(once.variance, r, s))
+        return (once.mean + drawn + once.unknown.times(pushed(once.variance, r, s, r))).grid()
 
     def evaluated(self, x_t: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
         """d and e of a noisy state (B,C,H,W) at ``t`` ()."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,12 +71,12 @@ class Modes:
 
 def analysed(basis: ZonalCovariance, *states: Tensor) -> list[Modes]:
     """States (B,C,H,W), several B, in modes; all in one pass."""
-    waves = torch.fft.rfft(torch.cat(states), norm="ortho").flatten(1, 2).permute(2, 0, 1)
-    parts = zip(waves, basis.vectors_for(waves), strict=True)
-    along = torch.cat([(w.conj() @ e.to(w)).conj() for w, e in parts], 1)
+    waves = waves_of(torch.cat(states) if len(states) > 1 else states[0])
+    pairs = zip(waves, basis.vectors_for(waves), strict=True)
+    found = torch.cat([along(w, e.to(w)) for w, e in pairs], 1)
     sizes = [len(state) for state in states]
-    pairs = zip(waves.split(sizes, 1), along.split(sizes), strict=True)
-    return [Modes(basis, w, p, p) for w, p in pairs]
+    parts = zip(waves.split(sizes, 1), found.split(sizes), strict=True)
+    return [Modes(basis, w, p, p) for w, p in parts]
 
 
 def gridded(*states: Modes) -> list[Tensor]:
@@ -83,8 +85,7 @@ def gridded(*states: Modes) -> list[Tensor]:
     left = torch.cat([one.inside - one.along for one in states]).split(basis.ranks, 1)
     waves = torch.cat([one.waves for one in states], 1)
     parts = zip(waves, left, basis.vectors_for(waves), strict=True)
-    rows = torch.stack([w + c @ e.T.to(c) for w, c, e in parts], -1)
-    whole = torch.fft.irfft(rows.unflatten(1, basis.shape[:2]), n=basis.shape[2], norm="ortho")
+    whole = on_grid([w + c @ e.T.to(c) for w, c, e in parts], basis.shape)
     return list(whole.split([one.waves.shape[1] for one in states]))
 
 
@@ -92,6 +93,20 @@ def total(basis: ZonalCovariance, parts: Sequence[tuple[Tensor, Tensor]]) -> Ten
     """Sum of filtered states (B,C,H,W): of each the state and its gains, as ``Modes.times``."""
     found = analysed(basis, *[state for state, _ in parts])
     each = [one.times(gains) for one, (_, gains) in zip(found, parts, strict=True)]
-    for one in each[1:]:
-        each[0] = each[0] + one
-    return each[0].grid()
+    return reduce(add, each).grid()
+
+
+def waves_of(states: Tensor) -> Tensor:
+    """(B,C,H,W) to (W//2+1, B, C*H) complex."""
+    return torch.fft.rfft(states, norm="ortho").flatten(1, 2).permute(2, 0, 1)
+
+
+def on_grid(waves: Sequence[Tensor], shape: tuple[int, int, int]) -> Tensor:
+    """(B,C,H,W) of its Fourier coefficients (B, C*H), one wavenumber after another."""
+    stacked = torch.stack(tuple(waves), -1).unflatten(1, shape[:2])
+    return torch.fft.irfft(stacked, n=shape[2], norm="ortho")
+
+
+def along(x: Tensor, e: Tensor) -> Tensor:
+    """``x e*``: the coefficients (B, R) of x (B, N) along e (N, R), without a copy of e*."""
+    return (x.conj() @ e).conj()

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator, _checked
+from gapzoo.diffusion.modes import along, analysed, on_grid, waves_of
 
 FLOOR = 1e-7
 """Smallest variance of a mode or a tail."""
@@ -128,9 +129,9 @@ class ZonalCovariance(CovarianceOperator):
     def products(self, a: Tensor, b: Tensor) -> Tensor:
         """Means of Re(a b*) over states (N,C,H,W): of each mode, then of a tail's direction."""
         inside, rest, sizes = [], [], []
-        for x, y, e in zip(_modes(a), _modes(b), self.vectors_for(a), strict=True):
+        for x, y, e in zip(waves_of(a), waves_of(b), self.vectors_for(a), strict=True):
             e = e.to(x)
-            p, q = _along(x, e), _along(y, e)
+            p, q = along(x, e), along(y, e)
             inside.append((p * q.conj()).real.mean(0))
             rest.append(((x - p @ e.T) * (y - q @ e.T).conj()).real.mean(0).sum())
             sizes.append(e.shape[0] - e.shape[1])
@@ -191,33 +192,17 @@ class ZonalCovariance(CovarianceOperator):
 
     def analyse(self, v: Tensor) -> Tensor:
         """(B, sum of R_m) complex coefficients of v (B,C,H,W); the tail's are not among them."""
-        modes = _modes(v)
-        parts = [_along(x, e.to(x)) for x, e in zip(modes, self.vectors_for(v), strict=True)]
-        return torch.cat(parts, 1)
+        return analysed(self, v)[0].inside
 
     def synthesise(self, coefficients: Tensor, like: Tensor) -> Tensor:
         """State (B,C,H,W) of the coefficients."""
-        parts = coefficients.split(self.ranks, 1)
-        return self._grid(
-            [c @ e.T.to(c) for c, e in zip(parts, self.vectors_for(like), strict=True)]
-        )
-
-    def _grid(self, waves: list[Tensor]) -> Tensor:
-        """(B,C,H,W) of its Fourier coefficients (B, C*H), one wavenumber after another."""
-        stacked = torch.stack(waves, -1).unflatten(1, self.shape[:2])
-        return torch.fft.irfft(stacked, n=self.shape[2], norm="ortho")
+        parts = zip(coefficients.split(self.ranks, 1), self.vectors_for(like), strict=True)
+        return on_grid([c @ e.T.to(c) for c, e in parts], self.shape)
 
     def filter(self, v: Tensor, gain: Callable[..., Tensor], *scalars: Tensor) -> Tensor:
         """``g_tail v + E (g - g_tail) E^H v`` by wavenumber; scalars are () or one a member."""
         gains = self.gains(gain, *[s.to(device=v.device, dtype=v.dtype) for s in scalars], like=v)
-        inside = gains[:, : sum(self.ranks)]
-        parts = zip(_modes(v), self.vectors_for(v), inside.split(self.ranks, 1), strict=True)
-        waves = []
-        for (x, e, g), tail in zip(parts, self.tails(gains).unbind(1), strict=True):
-            e = e.to(x)
-            change = ((g - tail[:, None]) * _along(x, e)) @ e.T
-            waves.append(tail[:, None] * x + change)
-        return self._grid(waves)
+        return analysed(self, v)[0].times(gains).grid()
 
     def gains(
         self, gain: Callable[..., Tensor], *scalars: Tensor, like: Tensor | None = None
@@ -347,7 +332,7 @@ def _products(states: Iterable[Tensor]) -> tuple[Tensor, int, tuple[int, int, in
     """Sums of X_m X_m^H (W//2+1, C*H, C*H), the number of states, and their shape."""
     total, count, shape = None, 0, (0, 0, 0)
     for batch in states:
-        modes = _modes(batch)
+        modes = waves_of(batch)
         product = modes.transpose(1, 2) @ modes.conj()
         total = product if total is None else total.add_(product)
         count, shape = count + len(batch), tuple(batch.shape[1:])  # type: ignore[assignment]
@@ -372,16 +357,6 @@ def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _variance(product: Tensor, basis: Tensor) -> Tensor:
     """Diagonal of E^H P E."""
     return (basis.conj() * (product @ basis)).sum(0).real
-
-
-def _modes(states: Tensor) -> Tensor:
-    """(B,C,H,W) to (W//2+1, B, C*H) complex."""
-    return torch.fft.rfft(states, norm="ortho").flatten(1, 2).permute(2, 0, 1)
-
-
-def _along(x: Tensor, e: Tensor) -> Tensor:
-    """``x e*``: the coefficients (B, R) of x (B, N) along e (N, R), without a copy of e*."""
-    return (x.conj() @ e).conj()
 
 
 def _rows(gains: Tensor, values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def draw_map(
     ax: Axes,
     grid: Grid,
     field: np.ndarray,
-    land: np.ndarray,
+    land: np.ndarray | None,
     *,
     title: str = "",
     limits: tuple[float, float] | None = None,
@@ -31,12 +31,14 @@ def draw_map(
     """One field (H, W) on a plain latitude-longitude map, with the coast of the model's own land.
 
     Args:
+        land: (H, W) share of land; None draws no coast.
         stations: (n, 2) latitude and longitude of points to mark.
     """
     low, high = limits or (float(field.min()), float(field.max()))
     lon, lat = np.array(grid.longitude), np.array(grid.latitude)
     image = ax.pcolormesh(lon, lat, field, cmap=colours, vmin=low, vmax=high, shading="nearest")
-    ax.contour(lon, lat, land, [0.5], colors="0.15", linewidths=0.6)
+    if land is not None:
+        ax.contour(lon, lat, land, [0.5], colors="0.15", linewidths=0.6)
     if stations is not None:
         ax.scatter(stations[:, 1], stations[:, 0], s=5, c="white", edgecolors="k", linewidths=0.5)
     ax.set(title=title, xticks=[0, 90, 180, 270], yticks=[-60, -30, 0, 30, 60], ylim=(-90, 90))

@@ -112,7 +112,7 @@ def map_figure(
     image = ax.pcolormesh(
         *_edges(grid), values, cmap=colours, vmin=low, vmax=high, rasterized=True, **transform
     )
-    _coast(ax, grid, land, transform)
+    coast(ax, grid, land, **transform)
     ax.set_title(title, fontsize=10)
     bar = figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02, extend="both" if limits else None)
     bar.set_label(units)
@@ -131,7 +131,8 @@ def _edges(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _coast(ax: Any, grid: Grid, land: np.ndarray | None, transform: dict[str, Any]) -> None:
+def coast(ax: Any, grid: Grid, land: np.ndarray | None = None, **transform: Any) -> None:
+    """Draw coastlines, and dotted the grid's own land (H, W) where there is some."""
     whole = coastline(float(_edges(grid)[0][0]))
     parts = np.split(whole, np.flatnonzero(np.isnan(whole[:, 0])))
     lines = [part[~np.isnan(part[:, 0])] for part in parts]

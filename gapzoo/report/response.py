@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gapzoo.report.figures import COLOURS, draw_map
-from gapzoo.report.maps import shown
+from gapzoo.report.maps import coast, shown
 from gapzoo.report.page import Page
 from gapzoo.tasks.response import Change, scores
 
@@ -70,10 +70,9 @@ def _maps(run: Change, reference: Change | None, label: str) -> Figure:
         lat, lon = np.array(one.grid.latitude), np.array(one.grid.longitude)
         rows, columns = np.nonzero(unsure)
         points = np.stack([lat[rows], lon[columns]], 1)
-        title, nothing = f"{label}, {name} ({units})", np.zeros(one.grid.shape)
-        draw_map(
-            ax, one.grid, values, nothing, title=title, limits=(-worst, worst), colours="RdBu_r"
-        )
+        limits, title = (-worst, worst), f"{label}, {name} ({units})"
+        draw_map(ax, one.grid, values, None, title=title, limits=limits, colours="RdBu_r")
+        coast(ax, one.grid)
         ax.scatter(points[:, 1], points[:, 0], s=0.4, c="0.3", linewidths=0)
     return figure
 

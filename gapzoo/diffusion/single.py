@@ -23,8 +23,9 @@ Together they give a draw the truth's variance too, and a share c of m below 1 i
 goes along with m, so that without it either spread or variance would be wrong.
 
 Errors of different modes go together, which C does not know: with s = 1 winds of the stratosphere
-are drawn half as much again too far apart and its humidity a third too little. So s scales what is
-drawn by channel and latitude, by the condition of a there.
+are drawn half as much again too far apart and its humidity a third too little, and waves that
+matter little to a mode's variance too far or too little. So s scales the Fourier coefficients of
+what is drawn by channel, latitude and zonal wavenumber, by the condition of a there.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ LARGEST = 2.0
 """Of c, a and b."""
 SCALED = 3.0
 """Of s."""
+NOTHING = 1e-4
+"""Share of the mean power of a circle's wavenumbers below which s stays at 1."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class SingleWeights:
 
     Args:
         table: (3, BINS).
-        scale: (C, H).
+        scale: (C, H, W//2+1), or (C, H) of all wavenumbers alike.
     """
 
     table: Tensor
@@ -92,10 +95,10 @@ class SingleWeights:
                 f"weights of a single evaluation of shape {tuple(self.table.shape)}; they are "
                 f"(3, {BINS}) finite numbers, fit them anew with 'gapzoo calibrate'"
             )
-        if self.scale.ndim != 2 or not torch.isfinite(self.scale).all():
+        if self.scale.ndim not in (2, 3) or not torch.isfinite(self.scale).all():
             raise GapzooError(
                 f"scales of a single evaluation of shape {tuple(self.scale.shape)}; they are one a "
-                "channel and latitude, fit them anew with 'gapzoo calibrate'"
+                "channel, latitude and wavenumber, fit them anew with 'gapzoo calibrate'"
             )
 
     def __call__(self, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +120,14 @@ class SingleWeights:
         def left(variance: Tensor) -> Tensor:
             return self(variance)[1] * (variance / (variance + RATIO**2)).sqrt()
 
-        return self.scale[..., None].to(apart) * covariance.filter(apart, left)
+        return self.scaled(covariance.filter(apart, left))
+
+    def scaled(self, drawn: Tensor) -> Tensor:
+        """s of what is drawn (B,C,H,W)."""
+        scale = self.scale.to(drawn)
+        if scale.ndim == 2:
+            return scale[..., None] * drawn
+        return torch.fft.irfft(scale * torch.fft.rfft(drawn), n=drawn.shape[-1])
 
     def told(self, mean: Tensor, unknown: Tensor, covariance: CovarianceOperator) -> Tensor:
         """c m + b e of m and e (B,C,H,W)."""
@@ -133,7 +143,7 @@ class SingleWeights:
         if bool((self.scale == 1).all()):
             return (told + drawn).grid()
         first, second = gridded(told, drawn)
-        return first + self.scale[..., None].to(second) * second
+        return first + self.scaled(second)
 
     @classmethod
     def of(cls, table: Tensor, scale: Tensor | None) -> SingleWeights:
@@ -191,26 +201,39 @@ def _products(one: Evaluation, covariance: ZonalCovariance) -> Tensor:
 def _scales(
     weights: SingleWeights, evaluations: Sequence[Evaluation], covariance: ZonalCovariance
 ) -> Tensor:
-    """(C,H) s from draws with s = 1; neighbouring latitudes share what is found."""
-    sums = torch.zeros(4, *evaluations[0].truth.shape[1:3], dtype=torch.float64)
-    for one in evaluations:
-        pairs = zip(one.mean, one.unknown, strict=True)
-        p, q = (weights.told(mean, unknown, covariance) for mean, unknown in pairs)
-        n, o = (weights.drawn(apart, covariance) for apart in one.apart)
-        parts = ((one.truth - p) * (one.truth - q), (p - q) ** 2 / 2, (p - q) * (n - o) / 2)
-        found = [*parts, (n - o) ** 2 / 2]
-        sums += torch.stack([v.double().mean(-1).sum(0) for v in found])
-    error, own, half, square = _smooth(sums)
-    root = (half**2 + square * (error - own)).clamp(min=0).sqrt()
-    return ((root - half) / square.clamp(min=1e-12)).clamp(0.0, SCALED).float()
+    """(C,H,W//2+1) s from draws with s = 1; neighbours share what is found, but wavenumber 0."""
+    sums = _alike(sum(_spreads(weights, one, covariance) for one in evaluations), -2)  # type: ignore[arg-type]
+    there = sums[2] > NOTHING * sums[2].mean(-1, keepdim=True)
+    left, half = torch.where(there, sums[:2] / sums[2].clamp(min=1e-12), 0.0)
+    count = _alike(there[..., 1:].double(), -1).clamp(min=1e-12)
+    for part in (left, half):
+        part[..., 1:] = _alike(part[..., 1:], -1) / count
+    found = ((half**2 + left).clamp(min=0).sqrt() - half).clamp(0.0, SCALED)
+    return torch.where(there, found, 1.0).float()
 
 
-def _smooth(sums: Tensor) -> Tensor:
-    """Means of three latitudes (...,H), of two at the ends."""
-    rows = torch.nn.functional.pad(sums, (1, 1))
-    count = torch.nn.functional.pad(torch.ones_like(sums), (1, 1))
+def _spreads(weights: SingleWeights, one: Evaluation, covariance: ZonalCovariance) -> Tensor:
+    """(3,C,H,W//2+1) sums over states: what is to be drawn, along what else differs, and is."""
+    pairs = zip(one.mean, one.unknown, strict=True)
+    p, q = (weights.told(mean, unknown, covariance) for mean, unknown in pairs)
+    n, o = (weights.drawn(apart, covariance) for apart in one.apart)
+    off, other, apart, drawn = (_waves(v) for v in (one.truth - p, one.truth - q, p - q, n - o))
+    left = (off * other.conj()).real - apart.abs().square() / 2
+    parts = (left, (apart * drawn.conj()).real / 2, drawn.abs().square() / 2)
+    return torch.stack(parts).sum(1)
+
+
+def _waves(fields: Tensor) -> Tensor:
+    """(B,C,H,W//2+1) Fourier coefficients."""
+    return torch.fft.rfft(fields.double(), norm="ortho")
+
+
+def _alike(values: Tensor, dim: int) -> Tensor:
+    """Means of three neighbours along an axis, of two at its ends."""
+    moved = values.movedim(dim, -1)
+    rows, count = (torch.nn.functional.pad(v, (1, 1)) for v in (moved, torch.ones_like(moved)))
     total, weight = (v[..., :-2] + v[..., 1:-1] + v[..., 2:] for v in (rows, count))
-    return total / weight
+    return (total / weight).movedim(-1, dim)
 
 
 def _kept(variance: Tensor, nearest: Tensor) -> Tensor:

@@ -147,6 +147,29 @@ def test_channels_and_latitudes_that_err_more_are_drawn_further_apart():
     torch.testing.assert_close(spread[1, far], true[1, far], rtol=0.06, atol=0)
 
 
+def test_waves_that_err_more_are_drawn_further_apart():
+    """Truths are off by twice C's spread in the zonal mean, by half of it in the shortest waves."""
+    size, found = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.5]), []
+
+    def off(seed: int, count: int) -> torch.Tensor:
+        return torch.fft.irfft(size * torch.fft.rfft(draw(1.0, seed, count)), n=W)
+
+    for seed in range(300):
+        mean = draw(4.0, 2 * seed, 1)
+        denoiser = GaussianDenoiser(mean[0], covariance(), SCHEDULE)
+        sampler = SAMPLERS.build("single", denoiser=denoiser)
+        found.append(
+            evaluation(sampler, sampler, mean + off(2 * seed + 1, 1), MemberGenerator(seed, 1))
+        )
+    weights = SingleWeights.fit(found, covariance())
+    sampler = SAMPLERS.build("single", denoiser=denoiser, weights=weights)
+    x = sampler(shape=(600, *SHAPE), generator=MemberGenerator(0, 600)) - mean
+    spread, true = (
+        torch.fft.rfft(v).abs().square().mean((0, 1, 2)).sqrt() for v in (x, off(1, 4000))
+    )
+    torch.testing.assert_close(spread[[0, 1, 4]], true[[0, 1, 4]], rtol=0.06, atol=0)
+
+
 def test_draws_of_a_forecaster_leave_less_to_draw():
     """Truths are 1 C from the forecaster's middle, its draws 0.4 C: what is left is 0.6 C."""
     found = []

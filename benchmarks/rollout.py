@@ -4,7 +4,7 @@ Simulated years a day and seconds a member-day, for the forecaster alone, for th
 at some numbers of sampler steps, with one member and with several side by side, and for SPEEDY.
 Seconds are of the process's CPU, so that other processes on the core do not count; one thread.
 
-    taskset -c 1 python benchmarks/rollout.py --members 1 8 --settings exponential:1:1 dpmpp_2m:6
+    taskset -c 1 python benchmarks/rollout.py --members 1 8 --settings single:1 dpmpp_2m:6
     python benchmarks/rollout.py --device cuda --members 64 --days 50 --no-speedy
 
 Settings are SAMPLER:STEPS[:HIGHEST].
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--prior", default="unet_small.speedy-t21-v4")
     parser.add_argument("--forecaster", default="crpscast_small.speedy-t21-v3")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--settings", nargs="+", default=["exponential:1:1", "dpmpp_2m:6"])
+    parser.add_argument("--settings", nargs="+", default=["single:1", "dpmpp_2m:6"])
     parser.add_argument("--days", type=int, default=6, help="timed, after one more")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-speedy", dest="speedy", action="store_false")

@@ -7,7 +7,7 @@ x_r = m + d, d ~ N(0, C + r^2), has the network say what the reference does not 
 
 and goes to the state at once, mode by mode:
 
-    x = r_w (c m + b e) + s a k d,      k = (C / (C + r^2))^1/2.
+    x = c m + s a k d + b e,      k = (C / (C + r^2))^1/2.
 
 An integrator's a and b are assumptions about e below r (with f = e / sd constant a is 1 and b
 1.1 to 1.6), and modes whose C is far below r^2 come out with a third of their variance too much.
@@ -22,11 +22,9 @@ like C, every mode by its own variance:
 Together they give a draw the truth's variance too, and a share c of m below 1 is what it takes: e
 goes along with m, so that without it either spread or variance would be wrong.
 
-Errors of different modes go together, which C does not know: so left, winds of the stratosphere are
-drawn half as much again too far apart and its humidity a third too little, and small waves have too
-much of what the forecast holds in one channel and too little in another. So r_w and s scale the
-Fourier coefficients of both parts by channel, latitude and zonal wavenumber: r_w is the truth's
-regression on the first part there, s by the condition of a.
+Errors of different modes go together, which C does not know: with s = 1 winds of the stratosphere
+are drawn half as much again too far apart and its humidity a third too little. So s scales what is
+drawn by channel and latitude, by the condition of a there.
 """
 
 from __future__ import annotations
@@ -56,9 +54,7 @@ FEWEST = 8
 LARGEST = 2.0
 """Of c, a and b."""
 SCALED = 3.0
-"""Of r_w and s."""
-NOTHING = 1e-4
-"""Share of the mean power of a circle's wavenumbers below which r_w and s stay at 1."""
+"""Of s."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +76,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SingleWeights:
-    """The tables of c, a and b, and r_w and s.
+    """The tables of c, a and b, and s.
 
     Args:
         table: (3, BINS).
-        scale: (2, C, H, W//2+1); or (C, H) of s alone, all wavenumbers alike.
+        scale: (C, H).
     """
 
     table: Tensor
@@ -96,12 +92,10 @@ class SingleWeights:
                 f"weights of a single evaluation of shape {tuple(self.table.shape)}; they are "
                 f"(3, {BINS}) finite numbers, fit them anew with 'gapzoo calibrate'"
             )
-        shape = tuple(self.scale.shape)
-        fits = len(shape) == 2 or (len(shape) == 4 and shape[0] == 2)
-        if not fits or not torch.isfinite(self.scale).all():
+        if self.scale.ndim != 2 or not torch.isfinite(self.scale).all():
             raise GapzooError(
-                f"scales of a single evaluation of shape {shape}; they are two a channel, latitude "
-                "and wavenumber, fit them anew with 'gapzoo calibrate'"
+                f"scales of a single evaluation of shape {tuple(self.scale.shape)}; they are one a "
+                "channel and latitude, fit them anew with 'gapzoo calibrate'"
             )
 
     def __call__(self, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,24 +117,15 @@ class SingleWeights:
         def left(variance: Tensor) -> Tensor:
             return self(variance)[1] * (variance / (variance + RATIO**2)).sqrt()
 
-        return self._scaled((1, covariance.filter(apart, left)))
+        return self.scale[..., None].to(apart) * covariance.filter(apart, left)
 
     def told(self, mean: Tensor, unknown: Tensor, covariance: CovarianceOperator) -> Tensor:
-        """r_w (c m + b e) of m and e (B,C,H,W)."""
+        """c m + b e of m and e (B,C,H,W)."""
         known = covariance.filter(mean, lambda variance: self(variance)[0])
-        known = known + covariance.filter(unknown, lambda variance: self(variance)[2])
-        return self._scaled((0, known))
-
-    def _scaled(self, *parts: tuple[int, Tensor]) -> Tensor:
-        """Sum of fields (B,C,H,W), each with the scale at its number: 0 is r_w, 1 is s."""
-        if self.scale.ndim == 2:
-            whole = (torch.ones(1, 1), self.scale)
-            return sum(whole[at][..., None].to(v) * v for at, v in parts)  # type: ignore[return-value]
-        scale, width = self.scale.to(parts[0][1]), parts[0][1].shape[-1]
-        return torch.fft.irfft(sum(scale[at] * torch.fft.rfft(v) for at, v in parts), n=width)
+        return known + covariance.filter(unknown, lambda variance: self(variance)[2])
 
     def state(self, once: Once) -> Tensor:
-        """r_w (c m + b e) + s a k d (B,C,H,W) of an evaluation in modes."""
+        """c m + s a k d + b e (B,C,H,W) of an evaluation in modes."""
         variance = once.variance
         c, a, b = self(variance)
         left = (variance / (variance + RATIO**2)).sqrt()
@@ -148,11 +133,11 @@ class SingleWeights:
         if bool((self.scale == 1).all()):
             return (told + drawn).grid()
         first, second = gridded(told, drawn)
-        return self._scaled((0, first), (1, second))
+        return first + self.scale[..., None].to(second) * second
 
     @classmethod
     def of(cls, table: Tensor, scale: Tensor | None) -> SingleWeights:
-        """From a checkpoint; a table of a and b alone, as some have it, leaves all else at 1."""
+        """From a checkpoint; a table of a and b alone, as some have it, leaves c and s at 1."""
         if table.shape == (2, BINS):
             table = torch.cat([torch.ones(1, BINS), table])
             scale = torch.ones(1, 1) if scale is None else scale
@@ -182,11 +167,8 @@ class SingleWeights:
             sums.index_add_(1, nearest, products)
         known = torch.bincount(nearest, minlength=BINS) >= FEWEST
         kept = _kept(covariance.eigenvalues[:inside], nearest)
-        channels, height, width = covariance.shape
-        found = cls(_filled(sums, kept, known), torch.ones(2, channels, height, width // 2 + 1))
-        for at, scale in enumerate((_shares, _scales)):
-            found.scale[at] = scale(found, evaluations, covariance)
-        return found
+        plain = cls(_filled(sums, kept, known), torch.ones(evaluations[0].truth.shape[1:3]))
+        return cls(plain.table, _scales(plain, evaluations, covariance))
 
 
 _PAIRS = ("tt", "tm", "te", "mm", "mm'", "me", "me'", "ee", "ee'", "dd", "de")
@@ -206,65 +188,29 @@ def _products(one: Evaluation, covariance: ZonalCovariance) -> Tensor:
     return torch.stack([product(*name) for name in _PAIRS])
 
 
-def _shares(
-    weights: SingleWeights, evaluations: Sequence[Evaluation], covariance: ZonalCovariance
-) -> Tensor:
-    """(C,H,W//2+1) r_w from draws with r_w = 1; as ``_scales``."""
-    size = torch.zeros(2, *weights.scale.shape[1:], dtype=torch.float64)
-    for one in evaluations:
-        pairs = zip(one.mean, one.unknown, strict=True)
-        p, q = (_waves(weights.told(mean, unknown, covariance)) for mean, unknown in pairs)
-        t = _waves(one.truth)
-        along = (t * (p + q).conj()).real / 2, (p * q.conj()).real
-        size += torch.stack(along).sum(1)
-    (found,), there = _smooth(size)
-    return torch.where(there, found.clamp(0.0, SCALED), 1.0).float()
-
-
 def _scales(
     weights: SingleWeights, evaluations: Sequence[Evaluation], covariance: ZonalCovariance
 ) -> Tensor:
-    """(C,H,W//2+1) s from draws with s = 1; neighbours share what is found, but wavenumber 0."""
-    size = torch.zeros(3, *weights.scale.shape[1:], dtype=torch.float64)
+    """(C,H) s from draws with s = 1; neighbouring latitudes share what is found."""
+    sums = torch.zeros(4, *evaluations[0].truth.shape[1:3], dtype=torch.float64)
     for one in evaluations:
-        size += _spreads(weights, one, covariance)
-    (left, half), there = _smooth(size)
-    found = ((half**2 + left).clamp(min=0).sqrt() - half).clamp(0.0, SCALED)
-    return torch.where(there, found, 1.0).float()
+        pairs = zip(one.mean, one.unknown, strict=True)
+        p, q = (weights.told(mean, unknown, covariance) for mean, unknown in pairs)
+        n, o = (weights.drawn(apart, covariance) for apart in one.apart)
+        parts = ((one.truth - p) * (one.truth - q), (p - q) ** 2 / 2, (p - q) * (n - o) / 2)
+        found = [*parts, (n - o) ** 2 / 2]
+        sums += torch.stack([v.double().mean(-1).sum(0) for v in found])
+    error, own, half, square = _smooth(sums)
+    root = (half**2 + square * (error - own)).clamp(min=0).sqrt()
+    return ((root - half) / square.clamp(min=1e-12)).clamp(0.0, SCALED).float()
 
 
-def _smooth(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums (N,C,H,M) over the last of them, smoothed, (N-1,C,H,M); where there is any of it."""
-    *rest, last = _alike(sums, -2)
-    there = last > NOTHING * last.mean(-1, keepdim=True)
-    found = torch.where(there, torch.stack(rest) / last.clamp(min=1e-12), 0.0)
-    count = _alike(there[..., 1:].double(), -1).clamp(min=1e-12)
-    found[..., 1:] = _alike(found[..., 1:], -1) / count
-    return found, there
-
-
-def _spreads(weights: SingleWeights, one: Evaluation, covariance: ZonalCovariance) -> Tensor:
-    """(3,C,H,W//2+1) sums over states: what is to be drawn, along what else differs, and is."""
-    pairs = zip(one.mean, one.unknown, strict=True)
-    p, q = (weights.told(mean, unknown, covariance) for mean, unknown in pairs)
-    n, o = (weights.drawn(apart, covariance) for apart in one.apart)
-    off, other, apart, drawn = (_waves(v) for v in (one.truth - p, one.truth - q, p - q, n - o))
-    left = (off * other.conj()).real - apart.abs().square() / 2
-    parts = (left, (apart * drawn.conj()).real / 2, drawn.abs().square() / 2)
-    return torch.stack(parts).sum(1)
-
-
-def _waves(fields: Tensor) -> Tensor:
-    """(B,C,H,W//2+1) Fourier coefficients."""
-    return torch.fft.rfft(fields.double(), norm="ortho")
-
-
-def _alike(values: Tensor, dim: int) -> Tensor:
-    """Means of three neighbours along an axis, of two at its ends."""
-    moved = values.movedim(dim, -1)
-    rows, count = (torch.nn.functional.pad(v, (1, 1)) for v in (moved, torch.ones_like(moved)))
+def _smooth(sums: Tensor) -> Tensor:
+    """Means of three latitudes (...,H), of two at the ends."""
+    rows = torch.nn.functional.pad(sums, (1, 1))
+    count = torch.nn.functional.pad(torch.ones_like(sums), (1, 1))
     total, weight = (v[..., :-2] + v[..., 1:-1] + v[..., 2:] for v in (rows, count))
-    return (total / weight).movedim(-1, dim)
+    return total / weight
 
 
 def _kept(variance: Tensor, nearest: Tensor) -> Tensor:

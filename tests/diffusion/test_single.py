@@ -147,54 +147,6 @@ def test_channels_and_latitudes_that_err_more_are_drawn_further_apart():
     torch.testing.assert_close(spread[1, far], true[1, far], rtol=0.06, atol=0)
 
 
-def test_waves_that_err_more_are_drawn_further_apart():
-    """Truths are off by twice C's spread in the zonal mean, by half of it in the shortest waves."""
-    size, found = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.5]), []
-
-    def off(seed: int, count: int) -> torch.Tensor:
-        return torch.fft.irfft(size * torch.fft.rfft(draw(1.0, seed, count)), n=W)
-
-    for seed in range(300):
-        mean = draw(4.0, 2 * seed, 1)
-        denoiser = GaussianDenoiser(mean[0], covariance(), SCHEDULE)
-        sampler = SAMPLERS.build("single", denoiser=denoiser)
-        found.append(
-            evaluation(sampler, sampler, mean + off(2 * seed + 1, 1), MemberGenerator(seed, 1))
-        )
-    weights = SingleWeights.fit(found, covariance())
-    sampler = SAMPLERS.build("single", denoiser=denoiser, weights=weights)
-    x = sampler(shape=(600, *SHAPE), generator=MemberGenerator(0, 600)) - mean
-    spread, true = (
-        torch.fft.rfft(v).abs().square().mean((0, 1, 2)).sqrt() for v in (x, off(1, 4000))
-    )
-    torch.testing.assert_close(spread[[0, 1, 4]], true[[0, 1, 4]], rtol=0.06, atol=0)
-
-
-def test_what_a_forecast_holds_too_much_of_in_some_waves_is_taken_back():
-    """Half of a forecast's shortest waves is not the truth's, nor is any of the longer ones."""
-    junk, found = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]), []
-
-    def pair(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        signal, noise = draw(4.0, 3 * seed, 1), torch.fft.rfft(draw(4.0, 3 * seed + 1, 1))
-        return signal + torch.fft.irfft(junk * noise, n=W), signal + draw(1.0, 3 * seed + 2, 1)
-
-    for seed in range(400):
-        mean, truth = pair(seed)
-        denoiser = GaussianDenoiser(mean[0], covariance(), SCHEDULE)
-        sampler = SAMPLERS.build("single", denoiser=denoiser)
-        found.append(evaluation(sampler, sampler, truth, MemberGenerator(seed, 1)))
-    weights = SingleWeights.fit(found, covariance())
-    products = torch.zeros(2, W // 2 + 1)
-    for seed in range(1000, 1400):
-        mean, truth = pair(seed)
-        told = torch.fft.rfft(weights.told(mean, torch.zeros_like(mean), covariance()))
-        along = (torch.fft.rfft(truth) * told.conj()).real, told.abs().square()
-        products += torch.stack(along).mean((1, 2, 3))
-    slopes = products[0] / products[1]
-    torch.testing.assert_close(slopes[[0, 1, 4]], torch.ones(3), rtol=0.06, atol=0)
-    assert weights.scale[0, ..., 4].mean() < 0.7 * weights.scale[0, ..., 1].mean()
-
-
 def test_draws_of_a_forecaster_leave_less_to_draw():
     """Truths are 1 C from the forecaster's middle, its draws 0.4 C: what is left is 0.6 C."""
     found = []

@@ -148,9 +148,9 @@ def test_a_basis_goes_to_a_device_once_for_all_covariances_in_it():
     own = ZonalCovariance.fit([torch.randn(6, 2, 4, 8)])
     there = torch.zeros(2, 2, 4, 8, device="meta")
     assert own.filter(there, lambda b: b).is_meta
-    first = own._basis(there)
+    first = own.vectors_for(there)
     errors = RegressedErrors(own, 0.1 * own.eigenvalues, torch.ones_like(own.eigenvalues))
     for other in (own, own.with_eigenvalues(2 * own.eigenvalues), errors):
         other.filter(there, lambda b: 1 / b)
-        assert other._basis(there) is first
-    assert own._basis(torch.zeros(2, 2, 4, 8)) is own.vectors
+        assert other.vectors_for(there) is first
+    assert own.vectors_for(torch.zeros(2, 2, 4, 8)) is own.vectors

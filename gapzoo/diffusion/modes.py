@@ -43,7 +43,7 @@ class Modes:
         """Filtered by gains of all modes (B or 1, len(eigenvalues)), the tails' last."""
         gains = gains.reshape(-1, gains.shape[-1])
         tails, size = self.basis.tails(gains), self.inside.shape[1]
-        by_wave = tails.repeat_interleave(self._ranks(gains), 1)
+        by_wave = tails.repeat_interleave(self._ranks(gains), 1, output_size=size)
         waves = tails.T[:, :, None] * self.waves
         return Modes(self.basis, waves, by_wave * self.along, gains[:, :size] * self.inside)
 

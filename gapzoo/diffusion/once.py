@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.denoiser import Denoiser
 from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Identity
 from gapzoo.diffusion.guidance.forecast import SHARE
@@ -62,7 +60,7 @@ def evaluated(
         noise: standard (B,C,H,W).
         r: noise-to-signal ratio.
     """
-    level, error = (_values(c, noise) for c in (own, forecast.noise))
+    level, error = (c.eigenvalues.to(noise) for c in (own, forecast.noise))
     f, z = analysed(own, forecast.y.to(noise), noise)
     share = level / (level + error)
     variance = share * error
@@ -76,9 +74,3 @@ def evaluated(
     guided = found + (f - found).times(left / (left + rest))
     unknown = guided - mean - apart.times(variance / (variance + r**2))
     return Once(variance, mean, apart, unknown)
-
-
-def _values(covariance: CovarianceOperator, like: Tensor) -> Tensor:
-    return covariance.eigenvalues.to(
-        device=like.device, dtype=torch.promote_types(like.dtype, torch.float32)
-    )

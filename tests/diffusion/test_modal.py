@@ -4,8 +4,9 @@ import pytest
 import torch
 from test_zonal import SHAPE, sample
 from torch import nn
+from worlds import expect
 
-from gapzoo.core import MemberGenerator
+from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.diffusion import SAMPLERS, SCHEDULES, PreconditionedDenoiser, Prior
 from gapzoo.diffusion.covariance import DiagonalCovariance
 from gapzoo.diffusion.guidance import GaussianConstraint
@@ -129,6 +130,14 @@ def test_one_evaluation_in_modes_is_that_of_sampler_and_guidance(own, given, sha
     plain = SAMPLERS.build("single", denoiser=posterior(own, shaped), weights=given)
     plain.at_once = None
     torch.testing.assert_close(found, draw(plain), **CLOSE)
+
+
+def test_states_that_are_no_members_are_refused_as_ever(own):
+    sampler = SAMPLERS.build("single", denoiser=posterior(own))
+    with expect(GapzooError, "for 3 members"):
+        sampler(shape=(4, *SHAPE), generator=MemberGenerator(0, 3))
+    one = sampler(shape=SHAPE, generator=MemberGenerator(0, 3))
+    torch.testing.assert_close(one, draw(SAMPLERS.build("single", denoiser=posterior(own))))
 
 
 def test_what_is_no_gain_on_modes_goes_the_long_way(own):

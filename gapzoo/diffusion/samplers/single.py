@@ -61,8 +61,9 @@ class SingleSampler(ExponentialSampler):
         **cond: Any,
     ) -> Tensor:
         """See Sampler; all in modes where the denoiser can (:mod:`gapzoo.diffusion.once`)."""
-        given = x_init is not None or start is not None or bool(cond)
-        if self.at_once is None or given or shape is None:
+        here = x_init is not None or start is not None or self.denoiser.start is not None
+        whole = shape is not None and (len(shape) == 3 or shape[0] == len(generator))
+        if self.at_once is None or here or cond or not whole or shape is None:
             return super().__call__(x_init, generator=generator, shape=shape, start=start, **cond)
         noise = generator.randn((len(generator), *shape[-3:]))
         state = self._told(self.at_once(noise, RATIO))

@@ -25,7 +25,7 @@ def response(args: argparse.Namespace) -> None:
     )
     rows = report.table(run, reference)
     for n, name in enumerate(report.HEAD[: len(rows[0])]):
-        out.add_column(name, justify="left" if n < 2 else "right")
+        out.add_column(name, justify="left" if n < 2 else "right", overflow="fold")
     for row in rows:
         out.add_row(*map(str, row))
     CONSOLE.print(out)

@@ -13,11 +13,15 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from threading import Lock
+from multiprocessing.connection import wait
+from threading import Lock, Thread
 from typing import Any
 
 from gapzoo.core import GapzooError
+
+KERNELS = "OPENBLAS_CORETYPE"
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,12 @@ class Workers:
             return
         cores = self.cores or _cores()
         count = min(self.count or len(cores), jobs)
-        pool = ThreadPoolExecutor(count) if self.threads else self._processes(count, cores)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with _kernels(self.portable and not self.threads):
+            pool = ThreadPoolExecutor(count) if self.threads else self._processes(count, cores)
+            try:
+                yield pool
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _processes(self, count: int, cores: list[int]) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
@@ -69,8 +74,32 @@ def _cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+@contextmanager
+def _kernels(portable: bool) -> Iterator[None]:
+    """Processes begun inside take OpenBLAS's kernels for AVX, which it chooses when it is loaded.
+
+    numpy's linear algebra prepares a spectral model's matrices.
+    """
+    if not portable or not _x86() or KERNELS in os.environ:
+        yield
+        return
+    os.environ[KERNELS] = "Sandybridge"
+    try:
+        yield
+    finally:
+        del os.environ[KERNELS]
+
+
+def _x86() -> bool:
+    return platform.machine() in ("x86_64", "AMD64")
+
+
 def _pin(queue: Any, portable: bool = True) -> None:
-    """Give this process one thread, and one core of its own where the system can."""
+    """Give this process one thread, and one core of its own where the system can.
+
+    It ends with the process that began it, however that ends.
+    """
+    Thread(target=_follow, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     if portable:
         os.environ["XLA_FLAGS"] = _flags(os.environ.get("XLA_FLAGS", ""))
@@ -79,16 +108,36 @@ def _pin(queue: Any, portable: bool = True) -> None:
         os.sched_setaffinity(0, {core})
 
 
-def _flags(given: str) -> str:
-    """XLA's flags: one thread, and no instructions that only some x86-64 processors have.
+def _follow() -> None:
+    """Wait for the process that began this one to end, and end with it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
-    With wider ones sums are rounded in another order, and a chaotic simulator makes another
-    realisation of its climate.
+
+def _flags(given: str) -> str:
+    """XLA's flags: one thread, AVX's instructions alone, and no kernels that look for others.
+
+    With others sums are rounded in another order, and a chaotic simulator makes another realisation
+    of its climate. It is not AVX2: only where XLA leaves out something that the processor has does
+    it compile for the kind of processor that the flag names, and some have AVX2 and no more.
+    YNNPACK's products of matrices take what they find at run time.
     """
-    flags = [given, "--xla_cpu_multi_thread_eigen=false"]
-    if platform.machine() in ("x86_64", "AMD64") and "--xla_cpu_max_isa" not in given:
-        flags.append("--xla_cpu_max_isa=AVX2")
-    return " ".join(flags).strip()
+    flags = ["--xla_cpu_multi_thread_eigen=false"]
+    if _x86():
+        flags.append("--xla_cpu_max_isa=AVX")
+    if _jaxlib().startswith("0.10."):  # XLA stops at a flag that it does not know
+        flags.append("--xla_cpu_experimental_ynn_fusion_type=")
+    return " ".join([given, *(flag for flag in flags if flag.split("=")[0] not in given)]).strip()
+
+
+def _jaxlib() -> str:
+    """Its version; empty where it is not installed."""
+    try:
+        return version("jaxlib")
+    except PackageNotFoundError:
+        return ""
 
 
 class _ComputedHere:

@@ -22,6 +22,11 @@ from typing import Any
 from gapzoo.core import GapzooError
 
 KERNELS = "OPENBLAS_CORETYPE"
+OWN = (
+    "--xla_cpu_experimental_ynn_fusion_type=",
+    "--xla_cpu_enable_platform_dependent_math=false",
+)
+"""No kernels and no functions of XLA that a processor has for its own."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,14 @@ def _flags(given: str) -> str:
     With others sums are rounded in another order, and a chaotic simulator makes another realisation
     of its climate. It is not AVX2: only where XLA leaves out something that the processor has does
     it compile for the kind of processor that the flag names, and some have AVX2 and no more.
-    YNNPACK's products of matrices take what they find at run time.
+    YNNPACK's products of matrices take what they find at run time, and reciprocal roots begin from
+    a processor's own guess.
     """
     flags = ["--xla_cpu_multi_thread_eigen=false"]
     if _x86():
         flags.append("--xla_cpu_max_isa=AVX")
     if _jaxlib().startswith("0.10."):  # XLA stops at a flag that it does not know
-        flags.append("--xla_cpu_experimental_ynn_fusion_type=")
+        flags.extend(OWN)
     return " ".join([given, *(flag for flag in flags if flag.split("=")[0] not in given)]).strip()
 
 

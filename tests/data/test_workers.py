@@ -40,11 +40,8 @@ def test_a_system_without_affinity_has_all_its_cores(monkeypatch):
     assert os.environ["XLA_FLAGS"].startswith("--xla_cpu_multi_thread_eigen=false")
 
 
-ONE, AVX, OWN = (
-    "--xla_cpu_multi_thread_eigen=false",
-    "--xla_cpu_max_isa=AVX",
-    "--xla_cpu_experimental_ynn_fusion_type=",
-)
+ONE, AVX = "--xla_cpu_multi_thread_eigen=false", "--xla_cpu_max_isa=AVX"
+OWN = "--xla_cpu_experimental_ynn_fusion_type= --xla_cpu_enable_platform_dependent_math=false"
 
 
 @pytest.mark.parametrize(

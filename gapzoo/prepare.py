@@ -24,9 +24,11 @@ from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters import NETWORKS
 from gapzoo.forecasters.diffcast import DiffCastNetwork
 from gapzoo.recipe import ARCHITECTURE, Recipe, inherit, load
+from gapzoo.tasks.forecast_error import within_run
 from gapzoo.training import Optimisation
 from gapzoo.training.adapt import carry, freeze, input_labels, low_rank
 from gapzoo.training.denoisers import ZooDenoiser
+from gapzoo.training.leading import LeadingModes
 from gapzoo.training.module import TrainedModule
 
 
@@ -134,7 +136,10 @@ def _fit_covariance(recipe: Recipe, data: ArchiveDataModule) -> dict[str, torch.
 
 
 def module_of(
-    recipe: Recipe, world: World, climatology: ZonalCovariance | None = None
+    recipe: Recipe,
+    world: World,
+    climatology: ZonalCovariance | None = None,
+    leading: LeadingModes | None = None,
 ) -> TrainedModule:
     """The Lightning module that a recipe names, for a world."""
     channels, cond_channels = len(world.channels), world.cond_channels
@@ -153,7 +158,7 @@ def module_of(
         "seed": recipe.seed,
     }
     if recipe.kind == "forecaster":
-        return _forecaster(recipe, world, common)
+        return _forecaster(recipe, world, common, leading)
     return ZooDenoiser(
         recipe.model,
         schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
@@ -164,7 +169,9 @@ def module_of(
     )
 
 
-def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> TrainedModule:
+def _forecaster(
+    recipe: Recipe, world: World, common: dict[str, Any], leading: LeadingModes | None
+) -> TrainedModule:
     from gapzoo.training.convcast import ConvCast
     from gapzoo.training.crpscast import CRPSCast
     from gapzoo.training.diffcast import DiffCast
@@ -177,9 +184,10 @@ def _forecaster(recipe: Recipe, world: World, common: dict[str, Any]) -> Trained
     kinds: dict[str, type[ConvCast]] = {"crpscast": CRPSCast, "diffcast": DiffCast}
     kind = kinds.get(getattr(network, "forecaster", ""), ConvCast)
     if kind is CRPSCast:
-        common["waves"] = recipe.waves
-    elif recipe.waves:
-        raise GapzooError(f"'{recipe.model}' draws nothing, so it has no 'waves'; leave them out")
+        common |= {"waves": recipe.waves, "leading": leading}
+    elif recipe.waves or recipe.modes:
+        key = "waves" if recipe.waves else "modes"
+        raise GapzooError(f"'{recipe.model}' draws nothing, so it has no '{key}'; leave them out")
     return kind(recipe.model, change=change, **loss_weights(world), **common)
 
 
@@ -192,8 +200,33 @@ def loss_weights(world: World) -> dict[str, Any]:
 
 def prepare(recipe: Recipe, data: ArchiveDataModule, run: Path | None = None) -> TrainedModule:
     """The module as it is before the first step, with its parent's weights where it has one."""
-    covariance = covariance_of(recipe, data, run)
-    return adapt(recipe, module_of(recipe, data.world, covariance), data.world)
+    covariance, leading = covariance_of(recipe, data, run), leading_of(recipe, data)
+    return adapt(recipe, module_of(recipe, data.world, covariance, leading), data.world)
+
+
+CHANGES = 200
+"""Changes that the scales of leading modes are measured on."""
+
+
+def leading_of(recipe: Recipe, data: ArchiveDataModule) -> LeadingModes | None:
+    """The leading modes that a recipe's loss sees, and their typical change over the data's step.
+
+    Raises:
+        GapzooError: where ``basis`` names no prior with modes of the world's channels and grid.
+    """
+    if recipe.kind != "forecaster" or not recipe.modes:
+        return None
+    if not recipe.basis:
+        raise GapzooError("'modes' are of a prior's climatology; name its checkpoint as 'basis'")
+    prior, own = checkpoint.load(recipe.basis), data.world
+    fits = prior.world.channels == own.channels and prior.world.grid.matches(own.grid)
+    if prior.covariance is None or not fits:
+        raise GapzooError(f"'{prior.name}' has no modes of these channels on this grid")
+    rows = data.archive.indices(recipe.train[0], recipe.train[1])
+    rows = within_run(data.archive, rows[:: max(len(rows) // CHANGES, 1)], 1)
+    reader = Reader(data.archive, own)
+    changes = reader.state(rows + 1) - reader.state(rows)
+    return LeadingModes.fit(prior.covariance, recipe.modes, changes)
 
 
 def adapt(recipe: Recipe, module: TrainedModule, world: World) -> TrainedModule:

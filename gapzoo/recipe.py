@@ -63,6 +63,8 @@ class Recipe:
         hours: leads that a forecaster learns.
         waves: of a forecaster that draws: zonal wavenumbers, from 0 on, whose coefficients have
             half of the loss (``gapzoo.training.crpscast``); 0 is none.
+        modes: of a forecaster that draws: least variance, normalised, of the modes of ``basis``
+            whose coefficients have half of what is then the loss; 0 is none.
         basis: checkpoint of a prior, in whose basis a forecaster's errors are estimated too.
         batch_size: samples a step, of all devices together.
         steps_per_epoch: steps between validations.
@@ -111,6 +113,7 @@ class Recipe:
     validate: list[str] = field(default_factory=lambda: ["2004-01-01", "2005-12-31"])
     hours: list[int] = field(default_factory=lambda: [6, 12, 18, 24])
     waves: int = 0
+    modes: float = 0.0
     basis: str = ""
     batch_size: int = 32
     steps_per_epoch: int = 500

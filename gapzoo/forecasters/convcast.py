@@ -31,6 +31,11 @@ LONGEST = 24
 """Hours: the longest lead of one application."""
 
 
+def growth(hours: Tensor, first: float) -> Tensor:
+    """(B,): the typical change over leads (B,) over that over a first one."""
+    return (hours / first) ** GROWTH
+
+
 class ConvCastNetwork(nn.Module):
     """The network.
 
@@ -65,7 +70,7 @@ class ConvCastNetwork(nn.Module):
 
     def spread(self, hours: Tensor) -> Tensor:
         """(B, C, 1, 1): the typical change over each of (B,) leads."""
-        return self.scale * ((hours / self.hours) ** GROWTH)[:, None, None, None]
+        return self.scale * growth(hours, self.hours)[:, None, None, None]
 
     def forward(self, x: Tensor, hours: Tensor, cond: Tensor | None = None) -> Tensor:
         """The state later.

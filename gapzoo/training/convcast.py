@@ -125,9 +125,13 @@ class ConvCast(TrainedModule):
 
     def weighed(self, points: Tensor, hours: Tensor) -> LossValue:
         """The weighted mean of a loss at each point (B,C,H,W), and its leads (B,)."""
-        weights = self.weights.expand(points.shape[1:])
-        losses = (weights / weights.mean() * points).flatten(1).mean(1)
+        losses = self.each(points)
         return LossValue(losses.mean(), losses.detach(), hours)
+
+    def each(self, points: Tensor) -> Tensor:
+        """(B,): the weighted mean over a sample's points (B,C,H,W)."""
+        weights = self.weights.expand(points.shape[1:])
+        return (weights / weights.mean() * points).flatten(1).mean(1)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch."""

@@ -12,6 +12,8 @@ one number on each latitude circle, five times as far as truth and forecast do, 
 it asks for. So half of the loss can be the same CRPS of the first ``waves`` Fourier coefficients
 along the circles (real and imaginary parts, of an orthonormal transform, so that errors without
 correlation count alike in both halves; a spectral CRPS as in FourCastNet 3, arXiv 2507.12144).
+And half of what is then the loss can be the same CRPS of coefficients along the climate's leading
+modes (:mod:`gapzoo.training.leading`), which see what latitudes and channels have in common.
 """
 
 from __future__ import annotations
@@ -25,12 +27,16 @@ from torch import Tensor, nn
 from gapzoo.core import GapzooError
 from gapzoo.diffusion import LossValue
 from gapzoo.evaluators import spectra
+from gapzoo.forecasters.convcast import growth
 from gapzoo.training.convcast import LEADS, ConvCast
+from gapzoo.training.leading import LeadingModes
 from gapzoo.training.optimise import generator_for
 
 MEMBERS = 2
 WAVES = 0.5
 """Share of the coefficients in the loss, where they have one."""
+MODES = 0.5
+"""Share of the leading modes in the loss, where they have one."""
 
 
 def pair_crps(pair: Tensor, truth: Tensor) -> Tensor:
@@ -59,17 +65,25 @@ class CRPSCast(ConvCast):
     Args:
         name: the network's registered name.
         waves: zonal wavenumbers, from 0 on, whose coefficients have a share of the loss; 0 is none.
+        leading: modes whose coefficients have one; None is none.
         options: see :class:`ConvCast`.
 
     Raises:
         GapzooError: for a network that takes no noise.
     """
 
-    def __init__(self, name: str = "crpscast_small", *, waves: int = 0, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str = "crpscast_small",
+        *,
+        waves: int = 0,
+        leading: LeadingModes | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
         if not hasattr(self.network, "noise"):
             raise GapzooError(f"network '{name}' takes no noise; try crpscast_small")
-        self.waves = waves
+        self.waves, self.leading = waves, leading
 
     def noise(self, batch: Mapping[str, Tensor], *keys: object) -> tuple[Tensor, ...]:
         """(2, B, N) standard normal numbers; processes take alternate rows of one whole batch."""
@@ -82,12 +96,20 @@ class CRPSCast(ConvCast):
         """The loss of a batch and its noise (2, B, N), its ``ratio`` being the lead in hours."""
         hours, cond = batch["hours"].float(), batch.get("cond")
         pair = self._pair(network, batch["state"], hours, cond, *noise)
-        pair, truth = pair / network.spread(hours), batch["target"] / network.spread(hours)
+        losses = self.each(self._points(pair, batch["target"], network.spread(hours)))
+        if self.leading is not None:
+            along = pair_crps(self.leading(pair), self.leading(batch["target"])).mean(-1)
+            losses = torch.lerp(losses, along / growth(hours, network.hours), MODES)
+        return LossValue(losses.mean(), losses.detach(), hours)
+
+    def _points(self, pair: Tensor, truth: Tensor, spread: Tensor) -> Tensor:
+        """(B,C,H,W) the loss at each point, with the waves' share."""
+        pair, truth = pair / spread, truth / spread
         points = pair_crps(pair, truth)
-        if self.waves:
-            both = pair_crps(coefficients(pair, self.waves), coefficients(truth, self.waves))
-            points = torch.lerp(points, both.mean(-1, keepdim=True).to(points), WAVES)
-        return self.weighed(points, hours)
+        if not self.waves:
+            return points
+        both = pair_crps(coefficients(pair, self.waves), coefficients(truth, self.waves))
+        return torch.lerp(points, both.mean(-1, keepdim=True).to(points), WAVES)
 
     def example(self, state: Tensor, cond: Tensor) -> Tensor:
         """Both members, as training computes them."""

@@ -188,6 +188,8 @@ def _forecaster(
     elif recipe.waves or recipe.modes:
         key = "waves" if recipe.waves else "modes"
         raise GapzooError(f"'{recipe.model}' draws nothing, so it has no '{key}'; leave them out")
+    if recipe.modes and not recipe.basis:
+        raise GapzooError("'modes' are of a prior's climatology; name its checkpoint as 'basis'")
     return kind(recipe.model, change=change, **loss_weights(world), **common)
 
 
@@ -212,12 +214,10 @@ def leading_of(recipe: Recipe, data: ArchiveDataModule) -> LeadingModes | None:
     """The leading modes that a recipe's loss sees, and their typical change over the data's step.
 
     Raises:
-        GapzooError: where ``basis`` names no prior with modes of the world's channels and grid.
+        GapzooError: where ``basis`` is no prior with modes of the world's channels and grid.
     """
-    if recipe.kind != "forecaster" or not recipe.modes:
+    if not recipe.modes or not recipe.basis:
         return None
-    if not recipe.basis:
-        raise GapzooError("'modes' are of a prior's climatology; name its checkpoint as 'basis'")
     prior, own = checkpoint.load(recipe.basis), data.world
     fits = prior.world.channels == own.channels and prior.world.grid.matches(own.grid)
     if prior.covariance is None or not fits:

@@ -5,17 +5,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from models import TINY, saved, shake, toy_forecaster
+from models import TINY, saved, shake, toy_forecaster, toy_prior
 from torch.utils.data import DataLoader
 from worlds import expect, toy_archive
 
 from gapzoo import checkpoint, fit, recipe
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.module import world_of
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.evaluators.crps import ensemble_crps
 from gapzoo.forecasters import FORECASTERS, NETWORKS
 from gapzoo.training import CRPSCast, DiffCast, Optimisation
 from gapzoo.training.crpscast import coefficients, pair_crps
+from gapzoo.training.leading import LeadingModes
 
 C, H, W = 2, 8, 16
 TIME = pd.Timestamp("1980-03-01")
@@ -97,6 +99,82 @@ def test_half_of_the_loss_is_the_waves(archive):
     torch.testing.assert_close(new.loss(new.network, data, *noise).loss, (points + waves) / 2)
     made = wanted(archive, model="convcast_small", waves=3)
     with expect(GapzooError, "'convcast_small' draws nothing"):
+        fit.prepare(made, fit.data_of(made))
+
+
+def climate(seed: int = 0) -> ZonalCovariance:
+    """Of states that have a mean of variance 4 over the globe, and weather."""
+    g = torch.Generator().manual_seed(seed)
+    states = torch.randn(400, C, H, W, generator=g)
+    return ZonalCovariance.fit([states + 2 * torch.randn(400, 1, 1, 1, generator=g)])
+
+
+def test_leading_modes_are_the_climates_in_units_of_change():
+    whole, g = climate(), torch.Generator().manual_seed(1)
+    changes, least = 0.3 * torch.randn(64, C, H, W, generator=g), 1.2
+    leading = LeadingModes.fit(whole, least, changes)
+    keep = torch.cat(whole.above(least))
+    waves = torch.arange(W // 2 + 1).repeat_interleave(torch.tensor(whole.ranks))[keep]
+    found, modes = leading(changes), whole.analyse(changes)[:, keep]
+    single = (waves == 0) | (waves == W // 2)
+    assert 0 < keep.sum() < len(keep) and single.any() and not single.all()
+    assert found.shape == (64, 2 * len(waves) - single.sum())
+    torch.testing.assert_close(found.square().mean(), torch.tensor(1.0), rtol=0.02, atol=0)
+    scaled = modes / modes.abs().square().mean(0).sqrt()
+    power = (scaled.abs().square() * torch.where(single, 1.0, 2.0)).sum(1)
+    torch.testing.assert_close(found.square().sum(1), power, rtol=1e-4, atol=0)
+    pair = torch.stack([changes, -changes])
+    torch.testing.assert_close(leading(pair), torch.stack([found, -found]))
+    with expect(GapzooError, "no mode of the climate has a variance of 1e+06"):
+        LeadingModes.fit(whole, 1e6, changes)
+
+
+def test_leading_modes_tell_what_latitudes_have_in_common():
+    """Members of the spread of their error at every point and wavenumber, too much together."""
+    g, n = torch.Generator().manual_seed(2), 4000
+    truth, apart = (
+        torch.randn(m, n, C, H, 1, generator=g).expand(-1, -1, -1, -1, W) for m in (1, 2)
+    )
+    together = torch.randn(2, n, 1, 1, 1, generator=g).expand(-1, -1, C, H, W)
+    leading = LeadingModes.fit(climate(), 20.0, truth[0])
+    assert leading.ranks == [1] + [0] * (W // 2)
+    fair = torch.pi**-0.5  # of members and truth from N(0, 1)
+    for pair in (apart, together):
+        assert pair_crps(pair, truth[0]).mean() == pytest.approx(fair, rel=0.02)
+        waves = pair_crps(coefficients(pair, 3), coefficients(truth[0], 3))
+        assert waves[..., 0].mean() == pytest.approx(fair * W**0.5, rel=0.02)
+    loss = [pair_crps(leading(pair), leading(truth[0])).mean().item() for pair in (apart, together)]
+    many = C * H
+    wide = (2 / torch.pi) ** 0.5 * ((1 + many) ** 0.5 - (many / 2) ** 0.5)  # N(0, C H) for N(0, 1)
+    assert loss == pytest.approx([fair, wide], rel=0.05)
+
+
+def test_half_of_the_loss_is_the_leading_modes(archive, tmp_path):
+    data, leading = batch(0, 4), LeadingModes.fit(climate(), 1.2, batch(1, 64)["state"])
+    plain, new = module(waves=3), module(waves=3, leading=leading)
+    noise = new.noise(data, "validate", 0)
+    pair = new._pair(new.network, data["state"], data["hours"], None, *noise)
+    modes = pair_crps(leading(pair), leading(data["target"])).mean()
+    rest = plain.loss(plain.network, data, *noise).loss
+    assert new.network.hours == 6  # the lead's own growth is 1
+    torch.testing.assert_close(new.loss(new.network, data, *noise).loss, (rest + modes) / 2)
+    assert new.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_recipe_takes_its_leading_modes_from_a_prior(archive, tmp_path):
+    prior = str(saved(toy_prior(archive, wiener=True), tmp_path / "prior"))
+    made = wanted(archive, basis=prior, modes=0.5)
+    found = fit.prepare(made, fit.data_of(made))
+    assert isinstance(found.leading, LeadingModes) and sum(found.leading.ranks) > 0
+    fit.fit(made, tmp_path / "run", tmp_path / "made")
+    with expect(GapzooError, "'modes' are of a prior's climatology; name its checkpoint as 'basis'"):
+        fit.module_of(wanted(archive, modes=0.5), world_of(archive))
+    bare = str(saved(toy_forecaster(archive), tmp_path / "f"))
+    made = wanted(archive, basis=bare, modes=0.5)
+    with expect(GapzooError, "has no modes of these channels on this grid"):
+        fit.prepare(made, fit.data_of(made))
+    made = wanted(archive, model="convcast_small", basis=prior, modes=0.5)
+    with expect(GapzooError, "'convcast_small' draws nothing, so it has no 'modes'"):
         fit.prepare(made, fit.data_of(made))
 
 

@@ -167,7 +167,9 @@ def test_a_recipe_takes_its_leading_modes_from_a_prior(archive, tmp_path):
     found = fit.prepare(made, fit.data_of(made))
     assert isinstance(found.leading, LeadingModes) and sum(found.leading.ranks) > 0
     fit.fit(made, tmp_path / "run", tmp_path / "made")
-    with expect(GapzooError, "'modes' are of a prior's climatology; name its checkpoint as 'basis'"):
+    with expect(
+        GapzooError, "'modes' are of a prior's climatology; name its checkpoint as 'basis'"
+    ):
         fit.module_of(wanted(archive, modes=0.5), world_of(archive))
     bare = str(saved(toy_forecaster(archive), tmp_path / "f"))
     made = wanted(archive, basis=bare, modes=0.5)

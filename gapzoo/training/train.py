@@ -6,6 +6,7 @@ TensorBoard's events.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gapzoo.core import GapzooError
 from gapzoo.training.callbacks import RunCheckpoint, Throughput, TimeBudget
@@ -65,6 +67,7 @@ def train(
 
     Raises:
         GapzooError: without a budget, or where there is nothing to resume.
+        SystemExit: with 143, where the process was told to end (SIGTERM); the run can be resumed.
     """
     folder = Path(run_dir)
     if max_steps is None and max_minutes is None:
@@ -92,7 +95,10 @@ def train(
         "callbacks": [*extra, Throughput(), *(callbacks or []), saver],
     }
     loop = lightning.Trainer(**(options | every | trainer))
-    loop.fit(module, data, ckpt_path=_start(folder, resume), weights_only=True)
+    try:
+        loop.fit(module, data, ckpt_path=_start(folder, resume), weights_only=True)
+    except SIGTERMException:  # an exit without a code, which reads as a run that is done
+        raise SystemExit(128 + signal.SIGTERM) from None
     return loop
 
 

@@ -1,6 +1,8 @@
 """A resumed run equals an uninterrupted one, bit for bit, in weights, optimiser and log."""
 
 import csv
+import os
+import signal
 
 import pytest
 import torch
@@ -93,6 +95,21 @@ def test_resumed_equals_uninterrupted(tmp_path, new_data, quiet, whole, kill, or
         assert [k for k in left if not torch.equal(left[k], right[k])] == []
     validations_at_the_stop = {row for row in log(folder) if orderly and row[0] == str(kill)}
     assert log(folder) - validations_at_the_stop == log(whole) - validations_at_the_stop
+
+
+def test_a_run_that_is_told_to_end_says_so_and_goes_on(tmp_path, new_data, quiet, whole):
+    class Tell(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as told:
+        run(tmp_path / "run", new_data(), quiet, callbacks=[Tell()])
+    assert told.value.code == 143
+    run(tmp_path / "run", new_data(), quiet, resume=True)
+    states = [torch.load(f / "last.ckpt", weights_only=True) for f in (whole, tmp_path / "run")]
+    left, right = (dict(tensors(state["state_dict"])) for state in states)
+    assert [k for k in left if not torch.equal(left[k], right[k])] == []
 
 
 @pytest.mark.parametrize("name", [n for n in DENOISERS.names("*_small") if n != "unet_small"])

@@ -31,6 +31,9 @@ from gapzoo.training.denoisers import ZooDenoiser
 from gapzoo.training.leading import LeadingModes
 from gapzoo.training.module import TrainedModule
 
+CHANGES = 200
+"""Changes that the scales of leading modes are measured on."""
+
 
 def data_of(recipe: Recipe) -> ArchiveDataModule:
     """The data module that a recipe names."""
@@ -204,10 +207,6 @@ def prepare(recipe: Recipe, data: ArchiveDataModule, run: Path | None = None) ->
     """The module as it is before the first step, with its parent's weights where it has one."""
     covariance, leading = covariance_of(recipe, data, run), leading_of(recipe, data)
     return adapt(recipe, module_of(recipe, data.world, covariance, leading), data.world)
-
-
-CHANGES = 200
-"""Changes that the scales of leading modes are measured on."""
 
 
 def leading_of(recipe: Recipe, data: ArchiveDataModule) -> LeadingModes | None:

@@ -162,6 +162,7 @@ def module_of(
     }
     if recipe.kind == "forecaster":
         return _forecaster(recipe, world, common, leading)
+    _refuse_shares(recipe, "a prior")
     return ZooDenoiser(
         recipe.model,
         schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
@@ -188,12 +189,18 @@ def _forecaster(
     kind = kinds.get(getattr(network, "forecaster", ""), ConvCast)
     if kind is CRPSCast:
         common |= {"waves": recipe.waves, "leading": leading}
-    elif recipe.waves or recipe.modes:
-        key = "waves" if recipe.waves else "modes"
-        raise GapzooError(f"'{recipe.model}' draws nothing, so it has no '{key}'; leave them out")
+    else:
+        _refuse_shares(recipe, f"'{recipe.model}' draws nothing, so it")
     if recipe.modes and not recipe.basis:
         raise GapzooError("'modes' are of a prior's climatology; name its checkpoint as 'basis'")
     return kind(recipe.model, change=change, **loss_weights(world), **common)
+
+
+def _refuse_shares(recipe: Recipe, who: str) -> None:
+    """Shares of the loss that only a forecaster that draws has."""
+    for key in ("waves", "modes"):
+        if getattr(recipe, key):
+            raise GapzooError(f"recipe '{recipe.name}': {who} has no '{key}'; leave them out")
 
 
 def loss_weights(world: World) -> dict[str, Any]:

@@ -100,6 +100,10 @@ def test_half_of_the_loss_is_the_waves(archive):
     made = wanted(archive, model="convcast_small", waves=3)
     with expect(GapzooError, "'convcast_small' draws nothing"):
         fit.prepare(made, fit.data_of(made))
+    for share in ({"waves": 3}, {"modes": 0.5}):
+        made = wanted(archive, kind="prior", model="unet_small", **share)
+        with expect(GapzooError, f"a prior has no '{next(iter(share))}'; leave them out"):
+            fit.module_of(made, world_of(archive))
 
 
 def climate(seed: int = 0) -> ZonalCovariance:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -43,6 +43,10 @@ class MemberGenerator:
         self._check(shape)
         draws = [torch.randn(tuple(shape[1:]), generator=g) for g in self._streams]
         return torch.stack(draws).to(self.device)
+
+    def mixed(self, shape: Sequence[int]) -> Any:
+        """As ``randn``, or what its ``grid()`` gives, for those who go on without it."""
+        return self.randn(shape)
 
     def rand(self, shape: Sequence[int]) -> Tensor:
         """Uniform numbers in [0, 1), float32; ``shape[0]`` is the number of members."""
@@ -124,11 +128,12 @@ class MixedGenerator(MemberGenerator):
 
     Args:
         now, before: of the same members.
-        mix: of their normal numbers (M, ...), again standard normal ones.
+        mix: of their normal numbers (M, ...), again standard normal ones, or what has such a
+            ``grid()``.
     """
 
     def __init__(
-        self, now: MemberGenerator, before: MemberGenerator, mix: Callable[[Tensor, Tensor], Tensor]
+        self, now: MemberGenerator, before: MemberGenerator, mix: Callable[[Tensor, Tensor], Any]
     ) -> None:
         if now.members != before.members:
             raise ValueError(f"members {now.members} with {before.members}")
@@ -137,6 +142,11 @@ class MixedGenerator(MemberGenerator):
 
     def randn(self, shape: Sequence[int]) -> Tensor:
         """The mixture of both."""
+        found = self.mixed(shape)
+        return found if isinstance(found, Tensor) else found.grid()  # type: ignore[no-any-return]
+
+    def mixed(self, shape: Sequence[int]) -> Any:
+        """The mixture of both, as it is."""
         return self.mix(self.now.randn(shape), self.before.randn(shape))
 
     def rand(self, shape: Sequence[int]) -> Tensor:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.core.precision import autocast
 from gapzoo.diffusion.covariance import DiagonalCovariance
-from gapzoo.diffusion.modes import Modes, analysed, gridded
+from gapzoo.diffusion.modes import Blend, Modes, analysed, gridded
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.schedules import Schedule
@@ -122,12 +122,12 @@ class Denoiser(nn.Module, abc.ABC):
         """
         raise GapzooError(f"{type(self).__name__} knows no modes; give it states on the grid")
 
-    def at_once(self) -> Callable[[Tensor, float], Once] | None:
+    def at_once(self) -> Callable[[Tensor | Blend, float], Once] | None:
         """What one evaluation of a draw of the reference's marginal has and gives, in modes.
 
         Returns:
-            A function of standard noise (B,C,H,W) and the marginal's noise-to-signal ratio; None
-            where not all that happens is a gain on modes.
+            A function of standard noise (B,C,H,W), or of what blends to it, and of the marginal's
+            noise-to-signal ratio; None where not all that happens is a gain on modes.
         """
         return None
 

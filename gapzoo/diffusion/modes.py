@@ -89,11 +89,43 @@ def gridded(*states: Modes) -> list[Tensor]:
     return list(whole.split([one.waves.shape[1] for one in states]))
 
 
-def total(basis: ZonalCovariance, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Sum of filtered states (B,C,H,W): of each the state and its gains, as ``Modes.times``."""
-    found = analysed(basis, *[state for state, _ in parts])
-    each = [one.times(gains) for one, (_, gains) in zip(found, parts, strict=True)]
-    return reduce(add, each).grid()
+@dataclass(frozen=True)
+class Blend:
+    """A sum of filtered states that is yet to be computed: what goes on in modes needs no grid.
+
+    Args:
+        basis: of the filters.
+        parts: of each a state (B or 1,C,H,W) and its gains, as ``Modes.times``.
+    """
+
+    basis: ZonalCovariance
+    parts: tuple[tuple[Tensor, Tensor], ...]
+
+    def grid(self) -> Tensor:
+        """(B,C,H,W)."""
+        return blended(self.basis, self)[0].grid()
+
+    def to(self, like: Tensor) -> Blend:
+        """The same, of another kind of numbers and place."""
+        return Blend(self.basis, tuple((state.to(like), g.to(like)) for state, g in self.parts))
+
+
+def blended(basis: ZonalCovariance, *values: Tensor | Blend) -> list[Modes]:
+    """States and sums that are yet to be computed in modes of ``basis``; all in one pass."""
+    each = [_parts(basis, value) for value in values]
+    found = iter(analysed(basis, *[state for parts in each for state, _ in parts]))
+    sums = []
+    for parts in each:
+        own = [(next(found), gains) for _, gains in parts]
+        sums.append(reduce(add, [m if gains is None else m.times(gains) for m, gains in own]))
+    return sums
+
+
+def _parts(basis: ZonalCovariance, value: Tensor | Blend) -> Sequence[tuple[Tensor, Tensor | None]]:
+    """States to analyse and their gains; a sum in another basis is computed first."""
+    if isinstance(value, Blend) and basis.same_basis(value.basis):
+        return value.parts
+    return [(value.grid() if isinstance(value, Blend) else value, None)]
 
 
 def waves_of(states: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ a guided denoiser does but for the network is a gain on modes: the reference N(m
 its marginal at the noise-to-signal ratio r, x_r = m + d (gapzoo.diffusion.reference); what of f
 makes x_r less noisy (gapzoo.diffusion.guidance.forecast), and what is left of f for guidance
 (gapzoo.diffusion.guidance.wiener). So a state meets the modes' vectors four times, not twice a
-filter. The numbers are those of sampler and guidance, to rounding.
+filter; noise and forecast that are sums of filtered states themselves (gapzoo.diffusion.modes)
+meet them no more often. The numbers are those of sampler and guidance, to rounding.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gapzoo.diffusion.denoiser import Denoiser
-from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Identity
+from gapzoo.diffusion.guidance.constraint import GaussianConstraint, Identity, ModalConstraint
 from gapzoo.diffusion.guidance.forecast import SHARE
-from gapzoo.diffusion.modes import Modes, analysed
+from gapzoo.diffusion.modes import Blend, Modes, blended
 from gapzoo.diffusion.zonal import ZonalCovariance
 
 
@@ -49,7 +50,11 @@ def modal(denoiser: Denoiser, constraints: list[GaussianConstraint]) -> ZonalCov
 
 
 def evaluated(
-    denoiser: Denoiser, own: ZonalCovariance, forecast: GaussianConstraint, noise: Tensor, r: float
+    denoiser: Denoiser,
+    own: ZonalCovariance,
+    forecast: GaussianConstraint,
+    noise: Tensor | Blend,
+    r: float,
 ) -> Once:
     """One evaluation of a denoiser under a forecast.
 
@@ -60,8 +65,10 @@ def evaluated(
         noise: standard (B,C,H,W).
         r: noise-to-signal ratio.
     """
-    level, error = (c.eigenvalues.to(noise) for c in (own, forecast.noise))
-    f, z = analysed(own, forecast.y.to(noise), noise)
+    like = noise.parts[0][0] if isinstance(noise, Blend) else noise
+    level, error = (c.eigenvalues.to(like) for c in (own, forecast.noise))
+    told = forecast.blend if isinstance(forecast, ModalConstraint) else forecast.y
+    f, z = blended(own, told.to(like), noise)
     share = level / (level + error)
     variance = share * error
     mean, apart = f.times(share), z.times((variance + r**2).sqrt())

@@ -23,7 +23,8 @@ from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.denoiser import Denoiser, Posterior, PreconditionedDenoiser
 from gapzoo.diffusion.guidance import GUIDANCE, GaussianConstraint, Identity
-from gapzoo.diffusion.modes import Modes
+from gapzoo.diffusion.guidance.constraint import ModalConstraint
+from gapzoo.diffusion.modes import Blend, Modes
 from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.reference import Reference
 from gapzoo.diffusion.zonal import ZonalCovariance
@@ -69,7 +70,28 @@ class GaussianForecast:
         return GaussianConstraint(Identity(), self.mean, self.covariance)
 
 
-Forecast = RenoisedForecast | GaussianForecast
+@dataclass(frozen=True)
+class ModalForecast:
+    """A forecast with Gaussian errors that is a sum of filtered states, yet to be computed.
+
+    Args:
+        blend: the forecast, normalised.
+        covariance: of its errors, in the same basis.
+    """
+
+    blend: Blend
+    covariance: ZonalCovariance
+
+    def __post_init__(self) -> None:
+        for state, _ in self.blend.parts:
+            _finite(state)
+
+    def constraint(self) -> ModalConstraint:
+        """The forecast as an observation of the whole state."""
+        return ModalConstraint(self.blend, self.covariance)
+
+
+Forecast = RenoisedForecast | GaussianForecast | ModalForecast
 
 
 class Conditioned(Denoiser):
@@ -163,7 +185,7 @@ class Prior:
             raise GapzooError(f"forecast is a {kind}; give a RenoisedForecast or GaussianForecast")
         single = isinstance(observations, GaussianConstraint)
         constraints: list[Any] = [observations] if single else list(observations or ())  # type: ignore[arg-type]
-        if isinstance(forecast, GaussianForecast):
+        if isinstance(forecast, GaussianForecast | ModalForecast):
             if any(isinstance(c.operator, Identity) for c in constraints):
                 raise GapzooError("a whole-state constraint is given besides the forecast")
             constraints.append(forecast.constraint())

@@ -25,8 +25,8 @@ from gapzoo.core import GapzooError
 from gapzoo.data.archive import Archive
 from gapzoo.data.module import Reader, hours_of
 from gapzoo.diffusion.covariance import CovarianceOperator, SpectralCovariance
-from gapzoo.diffusion.modes import total
-from gapzoo.diffusion.prior import GaussianForecast
+from gapzoo.diffusion.modes import Blend
+from gapzoo.diffusion.prior import GaussianForecast, ModalForecast
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters.base import Forecaster
 
@@ -301,7 +301,24 @@ def likelihood(
     centre: Tensor | None = None,
     again: Tensor | None = None,
 ) -> GaussianForecast:
-    """A forecast (M, C, H, W) as a constraint beside the prior.
+    """A forecast (M, C, H, W) as a constraint beside the prior, on the grid.
+
+    Args: as of ``modal_likelihood``.
+    """
+    found = modal_likelihood(forecast, error, climatology, centre, again)
+    if isinstance(found, GaussianForecast):
+        return found
+    return GaussianForecast(found.blend.grid(), found.covariance)
+
+
+def modal_likelihood(
+    forecast: Tensor,
+    error: CovarianceOperator,
+    climatology: CovarianceOperator | None,
+    centre: Tensor | None = None,
+    again: Tensor | None = None,
+) -> GaussianForecast | ModalForecast:
+    """A forecast (M, C, H, W) as a constraint beside the prior, a sum yet to be computed.
 
     Args:
         forecast: normalised.
@@ -325,6 +342,6 @@ def likelihood(
     forced = None if regressed is None else regressed.forced
     if centre is not None and forced is not None:
         parts.append((centre, (forced / coherence).to(forecast)))
-    mean = total(climatology, parts)
     scaled = climatology.eigenvalues * (1 - coherence) / coherence
-    return GaussianForecast(mean, error.with_eigenvalues(scaled))
+    blend = Blend(climatology, tuple(parts))
+    return ModalForecast(blend, error.with_eigenvalues(scaled))  # type: ignore[arg-type]

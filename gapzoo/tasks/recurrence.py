@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gapzoo.diffusion.covariance import CovarianceOperator
-from gapzoo.diffusion.modes import total
+from gapzoo.diffusion.modes import Blend
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks.forecast_error import shared
 
@@ -66,9 +66,9 @@ class Recurrence:
         """The same of numbers that belong to no mode, of any shape."""
         return self.whole[0] * now + self.whole[1] * before
 
-    def mix(self, now: Tensor, before: Tensor) -> Tensor:
+    def mix(self, now: Tensor, before: Tensor) -> Blend:
         """The noise of a step from its own and that of the step before, (B,C,H,W) each."""
-        return total(self.modes, [(now, self.now.to(now)), (before, self.before.to(now))])
+        return Blend(self.modes, ((now, self.now.to(now)), (before, self.before.to(now))))
 
 
 def recurring(error: CovarianceOperator | None) -> Recurrence | None:

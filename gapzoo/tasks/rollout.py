@@ -29,9 +29,9 @@ from gapzoo.core.random import MixedGenerator, joined
 from gapzoo.core.world import World
 from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.guidance import GaussianConstraint
-from gapzoo.diffusion.prior import GaussianForecast, Prior, RenoisedForecast
+from gapzoo.diffusion.prior import GaussianForecast, ModalForecast, Prior, RenoisedForecast
 from gapzoo.forecasters.base import Forecaster
-from gapzoo.tasks.forecast_error import likelihood
+from gapzoo.tasks.forecast_error import modal_likelihood
 from gapzoo.tasks.recurrence import recurring
 from gapzoo.tasks.sampling import NotFinite, Sampling
 
@@ -224,7 +224,9 @@ class Rollout:
         centre = self._centre(batch, forecast)
         again = batch.again(pd.Timedelta(hours=self.hours)).to(forecast)
         given["forecast"] = lambda rows: self._given(
-            forecast[rows], None if centre is None else centre[rows], again[rows]
+            forecast[rows],
+            centre if centre is None or len(centre) == 1 else centre[rows],
+            again[rows],
         )
         if self.observe is not None:
             observe, times = self.observe, batch.row_times
@@ -257,14 +259,14 @@ class Rollout:
         return (self.sampling or Sampling()).draw(self.prior, self.world.shape, generator, **given)
 
     def _centre(self, batch: _Batch, like: Tensor) -> Tensor | None:
-        """The prior's mean under the forcing of each member, where errors have a share of it."""
+        """The prior's mean under the forcing, one for all or one each, where errors take it up."""
         if self.prior is None or getattr(self.error, "forced", None) is None:
             return None
-        rows = [
-            self._mean(start.forcing, time).to(like).expand(len(state), -1, -1, -1)
-            for start, time, state in batch.rows()
-        ]
-        return torch.cat(rows)
+        means = [self._mean(start.forcing, time).to(like) for start, time, _ in batch.rows()]
+        if len(means) == 1:
+            return means[0]
+        pairs = zip(means, batch.states, strict=True)
+        return torch.cat([mean.expand(len(state), -1, -1, -1) for mean, state in pairs])
 
     def _mean(self, forcing: Forcing | None, time: pd.Timestamp) -> Tensor:
         """(1, C, H, W) prior's mean under the forcing of the first of ``FEW_DAYS``, kept."""
@@ -280,11 +282,11 @@ class Rollout:
 
     def _given(
         self, forecast: Tensor, centre: Tensor | None, again: Tensor
-    ) -> GaussianForecast | RenoisedForecast:
+    ) -> GaussianForecast | ModalForecast | RenoisedForecast:
         if self.error is None:
             return RenoisedForecast(forecast, self.start_sigma)
         own = getattr(self.prior.denoiser if self.prior else None, "climatology", None)
-        return likelihood(forecast, self.error, own, centre, again)
+        return modal_likelihood(forecast, self.error, own, centre, again)
 
     def _guarded(self, batch: _Batch) -> _Batch:
         """Members beyond the guard's limit, drawn again from their own re-noised states."""

@@ -67,7 +67,7 @@ def test_table(name):
 @pytest.mark.parametrize("name", TABLE)
 def test_table_over_more_seeds(name):
     build, members, published = TABLE[name]
-    rmse, _ = median(build, members, 7, cycles=1500, spin_up=300)
+    rmse, _ = median(build, members, 15, cycles=1500, spin_up=300)  # of 7 it varies by 1.5 %
     assert rmse == pytest.approx(published, rel=0.05)
 
 

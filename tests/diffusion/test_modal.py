@@ -7,13 +7,14 @@ from torch import nn
 from worlds import expect
 
 from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core.random import MixedGenerator
 from gapzoo.diffusion import SAMPLERS, SCHEDULES, PreconditionedDenoiser, Prior
 from gapzoo.diffusion.covariance import DiagonalCovariance
 from gapzoo.diffusion.guidance import GaussianConstraint
-from gapzoo.diffusion.modes import analysed, gridded, total
+from gapzoo.diffusion.modes import Blend, analysed, blended, gridded
 from gapzoo.diffusion.moments import BINS as MOMENT_BINS
 from gapzoo.diffusion.moments import LEVELS, SecondMoments
-from gapzoo.diffusion.prior import GaussianForecast
+from gapzoo.diffusion.prior import GaussianForecast, ModalForecast
 from gapzoo.diffusion.single import BINS, SingleWeights
 from gapzoo.diffusion.zonal import ZonalCovariance
 
@@ -60,8 +61,21 @@ def test_a_total_is_the_sum_of_its_filters(own):
     states = random(2, *SHAPE), random(1, *SHAPE, seed=1)
     each = gains(own, 2, 2), gains(own, 1, 3)[0]
     known = [own.filter(s, lambda v, g=g: g) for s, g in zip(states, each, strict=True)]
-    found = total(own, list(zip(states, each, strict=True)))
+    found = Blend(own, tuple(zip(states, each, strict=True))).grid()
     torch.testing.assert_close(found, known[0] + known[1])
+
+
+def test_sums_to_come_and_states_share_a_pass_and_other_bases_go_by_the_grid(own):
+    states = random(2, *SHAPE), random(1, *SHAPE, seed=1), random(2, *SHAPE, seed=2)
+    each = gains(own, 2, 2), gains(own, 1, 3)[0]
+    blend = Blend(own, tuple(zip(states, each, strict=False)))
+    found = [m.grid() for m in blended(own, states[2], blend, states[1])]
+    for one, known in zip(found, (states[2], blend.grid(), states[1]), strict=True):
+        torch.testing.assert_close(one, known, **CLOSE)
+    turned = ZonalCovariance([1j * e for e in own.vectors], own.eigenvalues, own.shape)
+    assert not turned.same_basis(own)
+    other = Blend(turned, ((states[0], gains(own, 1, 4)[0]),))
+    torch.testing.assert_close(blended(own, other)[0].grid(), other.grid(), **CLOSE)
 
 
 class Network(nn.Module):
@@ -130,6 +144,30 @@ def test_one_evaluation_in_modes_is_that_of_sampler_and_guidance(own, given, sha
     plain = SAMPLERS.build("single", denoiser=posterior(own, shaped), weights=given)
     plain.at_once = None
     torch.testing.assert_close(found, draw(plain), **CLOSE)
+
+
+@pytest.mark.parametrize("sampler", ["single", "exponential"])
+def test_forecast_and_noise_as_sums_to_come_are_those_on_the_grid(own, sampler):
+    """In modes, and by the long way, where they are put on the grid."""
+    error = own.with_eigenvalues(0.4 * own.eigenvalues)
+    states = own.sample(random(3, *SHAPE, seed=8)), random(1, *SHAPE, seed=2)
+    blend = Blend(own, tuple(zip(states, (gains(own, 3, 4), gains(own, 1, 5)[0]), strict=True)))
+    near, far = (x * torch.ones(len(own.eigenvalues)) for x in (0.8, 0.6))
+
+    def mix(now, before):
+        return Blend(own, ((now, near), (before, far)))
+
+    prior, found = Prior(denoiser(own)), {}
+    ways = {
+        "late": (ModalForecast(blend, error), mix),
+        "now": (GaussianForecast(blend.grid(), error), lambda *z: mix(*z).grid()),
+    }
+    for name, (forecast, own_mix) in ways.items():
+        given = prior.given(forecast=forecast, forcing=random(1, COND, *SHAPE[1:]))
+        noise = MixedGenerator(MemberGenerator(0, 3), MemberGenerator(1, 3), own_mix)
+        drawn = SAMPLERS.build(sampler, denoiser=given, steps=1)
+        found[name] = drawn(shape=(3, *SHAPE), generator=noise)
+    torch.testing.assert_close(found["late"], found["now"], **CLOSE)
 
 
 def test_states_that_are_no_members_are_refused_as_ever(own):

@@ -60,7 +60,11 @@ def test_correlations_that_are_known_are_found(climate, rho):
 
 def test_mixed_noises_are_standard_normal_and_go_together_as_wanted(climate):
     z = [white(8000, seed) for seed in (1, 2, 3)]
-    mix = recurring(errors(climate)).mix
+    mixed = recurring(errors(climate))
+
+    def mix(now, before):
+        return mixed.mix(now, before).grid()
+
     one, two = mix(z[1], z[0]), mix(z[2], z[1])
     plain = climate.with_eigenvalues(torch.ones_like(climate.eigenvalues))
     assert (modes(plain, one, one) - 1).abs().max() < 0.06

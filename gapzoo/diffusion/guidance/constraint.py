@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gapzoo.core import GapzooError
 from gapzoo.diffusion.covariance import CovarianceOperator, as_covariance
+from gapzoo.diffusion.modes import Blend
 
 Operator = Callable[[Tensor], Tensor]
 
@@ -60,6 +62,27 @@ class GaussianConstraint:
     def linearise(self, x: Tensor) -> Linearised:
         """The constraint around the state x (B,C,H,W)."""
         return Linearised(self, x)
+
+
+class ModalConstraint(GaussianConstraint):
+    """A forecast of the whole state that is a sum yet to be computed.
+
+    Args:
+        blend: the forecast; ``y`` is it on the grid, once that is asked for.
+        variance: as of ``GaussianConstraint``.
+    """
+
+    blend: Blend
+
+    def __init__(self, blend: Blend, variance: CovarianceOperator) -> None:
+        object.__setattr__(self, "blend", blend)
+        object.__setattr__(self, "operator", Identity())
+        object.__setattr__(self, "variance", variance)
+
+    @cached_property
+    def y(self) -> Tensor:  # type: ignore[override]
+        """(B,C,H,W)."""
+        return self.blend.grid()
 
 
 class Linearised:

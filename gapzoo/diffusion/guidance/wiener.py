@@ -29,6 +29,7 @@ from gapzoo.diffusion.guidance.base import Guidance, Problem
 from gapzoo.diffusion.guidance.constraint import GaussianConstraint
 from gapzoo.diffusion.guidance.precondition import Preconditioner
 from gapzoo.diffusion.guidance.robust import StudentConstraint
+from gapzoo.diffusion.modes import Blend
 from gapzoo.diffusion.once import Once, evaluated, modal
 
 
@@ -96,7 +97,7 @@ class Wiener(Guidance):
         """``(R + H V H^T)^-1 d``."""
         return self._solver(problem)(d)
 
-    def at_once(self) -> Callable[[Tensor, float], Once] | None:
+    def at_once(self) -> Callable[[Tensor | Blend, float], Once] | None:
         """See Denoiser: under a forecast alone, in the denoiser's own modes."""
         base, given = self.flattened()
         own = modal(base, given)

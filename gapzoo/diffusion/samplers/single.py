@@ -65,7 +65,7 @@ class SingleSampler(ExponentialSampler):
         whole = shape is not None and (len(shape) == 3 or shape[0] == len(generator))
         if self.at_once is None or here or cond or not whole or shape is None:
             return super().__call__(x_init, generator=generator, shape=shape, start=start, **cond)
-        noise = generator.randn((len(generator), *shape[-3:]))
+        noise = generator.mixed((len(generator), *shape[-3:]))
         state = self._told(self.at_once(noise, RATIO))
         if self.progress is not None:
             self.progress(1, 1)

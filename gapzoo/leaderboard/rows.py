@@ -65,6 +65,8 @@ from gapzoo.leaderboard.scores import packed
 FOLDER = Path("evaluation/leaderboard")
 FORMAT = 2
 """Of rows: 2 has scores by case, spectra and maps; rows without a number are of the first."""
+LONGEST = 60
+"""Characters of a setting in a message."""
 STARTS = ("initial_times", "analyses_sha256")
 """What comparable rows began from, as far as they say."""
 
@@ -230,14 +232,17 @@ def rows(protocol: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 def alike(path: Path, folder: Path = FOLDER) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows that a stored row is comparable with, itself among them, and why others are not."""
-    mine, found, why = _read(path), [], []
+    mine, found, why = _read(path), [], dict[str, list[str]]()
     for row in _all(mine["protocol"], folder):
-        try:
-            refuse_unlike(row, mine)
+        differs = _unlike(row, mine)
+        if differs is None:
             found.append(row)
-        except GapzooError as error:
-            why.append(str(error))
-    return found, why
+            continue
+        key, theirs, own = differs
+        why.setdefault(f"{key} {theirs}, here {own}", []).append(label(row))
+    return found, [
+        f"{', '.join(names)} ({what}); run them again alike" for what, names in why.items()
+    ]
 
 
 def _all(protocol: str, folder: Path) -> list[dict[str, Any]]:
@@ -253,15 +258,27 @@ def protocols(folder: Path = FOLDER) -> list[str]:
 
 def refuse_unlike(first: dict[str, Any], second: dict[str, Any]) -> None:
     """Raise GapzooError where two rows of a protocol are not comparable, naming the setting."""
+    differs = _unlike(first, second)
+    if differs is not None:
+        key, a, b = differs
+        raise GapzooError(
+            f"rows of '{first['protocol']}' differ in {key}: {a} ({label(first)}), {b} "
+            f"({label(second)}); run them again alike"
+        )
+
+
+def _unlike(first: dict[str, Any], second: dict[str, Any]) -> tuple[str, str, str] | None:
+    """The first setting that two rows must share and do not, with both values, told shortly."""
     if all(first.get(k) == second.get(k) for k in ("protocol_hash", "archive_hash", *STARTS)):
-        return
-    names = label(first), label(second)
-    for key, (a, b) in _settings(first, second).items():
-        if a != b:
-            raise GapzooError(
-                f"rows of '{first['protocol']}' differ in {key}: {a} ({names[0]}), {b} "
-                f"({names[1]}); run them again alike"
-            )
+        return None
+    both = _settings(first, second).items()
+    return next(((key, _told(a), _told(b)) for key, (a, b) in both if a != b), None)
+
+
+def _told(value: Any) -> str:
+    """A value in few words."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

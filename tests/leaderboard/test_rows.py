@@ -70,14 +70,13 @@ def test_the_setting_that_differs_is_named(tmp_path, change, named):
 
 def test_a_new_row_is_shown_beside_its_like(tmp_path):
     """After a protocol has changed its old rows wait to be run again; they stop nobody."""
-    rows.save(row("old", 0.3, archive_hash="b"), tmp_path)
+    for name in ("older", "old"):
+        rows.save(row(name, 0.3, archive_hash="b"), tmp_path)
     rows.save(row("gap", 0.25), tmp_path)
     path = rows.save(row("climatology", 0.5), tmp_path)
     found, why = rows.alike(path, tmp_path)
     assert [r["entry"] for r in found] == ["climatology", "gap"]
-    assert why == [
-        "rows of 'toy' differ in archive_hash: b (old), a (climatology); run them again alike"
-    ]
+    assert why == ["old, older (archive_hash b, here a); run them again alike"]
 
 
 def test_other_initial_times_are_unlike(tmp_path):
@@ -85,6 +84,10 @@ def test_other_initial_times_are_unlike(tmp_path):
     rows.save(row("climatology", 0.5, initial_times=["2006-01-02T00"]), tmp_path)
     with expect(GapzooError, "differ in initial_times"):
         rows.rows("toy", tmp_path)
+    many = [f"2006-01-{day:02}T00" for day in range(1, 32)]
+    path = rows.save(row("free", 0.5, initial_times=many), tmp_path)
+    assert all(len(line) < 200 for line in rows.alike(path, tmp_path)[1])
+    path.unlink()
     rows.save(row("climatology", 0.5), tmp_path)
     assert len(rows.rows("toy", tmp_path)) == 2, "rows of before cases were kept still show"
 

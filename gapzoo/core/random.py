@@ -45,7 +45,7 @@ class MemberGenerator:
         return torch.stack(draws).to(self.device)
 
     def mixed(self, shape: Sequence[int]) -> Any:
-        """As ``randn``, or what its ``grid()`` gives, for those who go on without it."""
+        """As ``randn``, or a sum whose ``grid()`` that is, for those who take either."""
         return self.randn(shape)
 
     def rand(self, shape: Sequence[int]) -> Tensor:

@@ -81,7 +81,7 @@ class Demo:
         return self.page.write(self.folder / "report.html")
 
     def _truth(self) -> Archive:
-        CONSOLE.print("[bold]1/3[/bold] SPEEDY runs for four months; the last one is the truth")
+        CONSOLE.print("[bold]1/3[/bold] SPEEDY runs for seven months; the last one is the truth")
         end = pd.Timestamp(self.start) + pd.Timedelta(days=29)
         source = {"truncation": 21, "start": self.start, "end": f"{end:%Y-%m-%d}"}
         source["seed"] = self.seed

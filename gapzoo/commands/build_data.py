@@ -117,7 +117,7 @@ def add(commands: Any) -> None:
     data.add_argument("--end", help="last day (2013-12-31)")
     data.add_argument("--hours", type=int, help="time between steps (6)")
     data.add_argument("--seed", type=int, help="another seed is another realisation (0)")
-    data.add_argument("--spin-up-days", type=int, help="thrown away at each start (90)")
+    data.add_argument("--spin-up-days", type=int, help="thrown away at each start (180)")
     data.add_argument("--sst", choices=("observed", "climatology"))
     data.add_argument("--sst-offset", type=float, help="K added to the sea surface")
     data.add_argument("--train", nargs=2, help="period of the statistics (1979-01-01 2003-12-31)")

@@ -138,7 +138,7 @@ class SpeedyModel:
         return len(self.channels) - len(self.surface)
 
     def start(self, time: pd.Timestamp, seed: int) -> Run:
-        """Isothermal rest with a seeded perturbation; discard at least 90 days after it."""
+        """Isothermal rest with a seeded perturbation; discard at least 150 days after it."""
         jnp = self._jax.numpy
         state = self._model.initial_state(random_seed=seed)
         horizontal = self._model.coords.horizontal

@@ -44,7 +44,8 @@ class SpeedySource:
         end: last day, month or year, inclusive.
         hours: time between steps.
         seed: of the first perturbations; another seed is another realisation of the same years.
-        spin_up_days: thrown away at the start of each segment.
+        spin_up_days: thrown away at the start of each segment; by 150 the southern annular mode,
+            the last of the scored fields, has settled.
         segment_shards: length of a segment in shards of 120 steps (30 days of 6 h).
         sst: ``observed`` anomalies or the ``climatology``.
         sst_offset: K added to the SST, for a changed climate.
@@ -61,7 +62,7 @@ class SpeedySource:
         end: str = "2013-12-31",
         hours: int = 6,
         seed: int = 0,
-        spin_up_days: int = 90,
+        spin_up_days: int = 180,
         segment_shards: int = 30,
         sst: str = "observed",
         sst_offset: float = 0.0,

@@ -148,7 +148,8 @@ def _against(page: Page, run: Record, other: Record, forcing: Forcing | None) ->
     last = run.world.grid.shape[1] // 3 + 1
     short = [c.short for c in run.diagnostics.channels]
     power = {"run": run.power[:, :last]}
-    page.figure(spectra(other.power[:, :last], power, short, "power over the reference's"), "Zonal")
+    zonal = spectra(other.power[:, :last], power, short, "power over the reference's")
+    page.figure(zonal, "Zonal power of anomalies over the reference's; grey is within 10 %.")
     page.figure(_time_spectra(run, other), "Spectra in time of monthly annular-mode indices.")
     _modes(page, run, other, scores["all"])
     if forcing is not None:

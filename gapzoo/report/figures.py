@@ -119,6 +119,10 @@ def rank_histograms(ranks: Mapping[str, Sequence[int]]) -> Figure:
     return figure
 
 
+MOST_ACROSS = 4
+"""Panels side by side that a page's width leaves readable."""
+
+
 def spectra(
     truth: np.ndarray, others: Mapping[str, np.ndarray], names: Sequence[str], title: str
 ) -> Figure:
@@ -129,15 +133,19 @@ def spectra(
         others: name to (N, K).
         names: of the N channels.
     """
-    figure = Figure(figsize=(3.6 * len(names), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    columns = min(len(names), MOST_ACROSS)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.8 * rows), layout="constrained")
+    every = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    axes = every[: len(names)]
+    for empty in every[len(names) :]:
+        empty.remove()
     for n, (ax, name) in enumerate(zip(axes, names, strict=True)):
         for colour, (label, power) in zip(_cycle(len(others)), others.items(), strict=True):
             ax.plot(power[n] / truth[n], "o-", color=colour, label=label, markersize=3)
         ax.axhspan(0.9, 1.1, color="0.9")
         ax.axhline(1, color="0.2", linewidth=1)
         ax.set(title=name, xlabel="zonal wavenumber", ylim=(0, 2))
-    axes[0].set_ylabel("power over the archive's")
     axes[0].legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gapzoo.core import GapzooError
@@ -24,7 +27,8 @@ def built(truncation: int, parameters: dict[str, float]) -> Any:
 
     physics = speedy_physics(_changed(Parameters.default(), parameters), checkpoint_terms=False)
     coords = get_speedy_coords(layers=8, spectral_truncation=truncation)
-    terrain = TerrainData.from_file(boundary_file("clim/terrain.nc"), coords=coords)
+    with _merging():
+        terrain = TerrainData.from_file(boundary_file("clim/terrain.nc"), coords=coords)
     orders = {f"{k}_order": 4 for k in ("div", "vor_q", "temp")}
     scales = {f"{k}_timescale": DIFFUSION_SECONDS for k in ("div", "vor_q", "temp")}
     core = DinosaurDycore(
@@ -54,4 +58,13 @@ def climate(coords: Any) -> Any:
     from jcm.forcing import ForcingData
 
     path = boundary_file("clim/forcing.nc")
-    return ForcingData.from_file(path, coords=coords, align_mode="wrap_year")
+    with _merging():
+        return ForcingData.from_file(path, coords=coords, align_mode="wrap_year")
+
+
+@contextmanager
+def _merging() -> Iterator[None]:
+    """jcm, which is pinned, merges by defaults that xarray warns it will change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="jcm")
+        yield

@@ -12,6 +12,7 @@ import torch
 
 from gapzoo.core import GapzooError
 from gapzoo.core.truncation import TriangularTruncation
+from gapzoo.speedy import setup
 
 pytestmark = pytest.mark.speedy
 GROUPS = {"u": slice(0, 8), "v": slice(8, 16), "T": slice(16, 24), "q": slice(24, 32), "ps": 32}
@@ -225,3 +226,8 @@ def test_t31_builds_and_advances():
     assert frames.shape == (1, 37, 48, 96) and np.isfinite(frames).all()
     back = model.decode(model.restart(frames[0], run.time))
     assert_within(by_group(np.abs(back - frames[0, :33]), np.max), ROUND_TRIP)
+
+
+def test_setting_up_warns_users_of_nothing_that_is_not_theirs(recwarn):
+    setup.climate(setup.built(21, {}).coords)
+    assert not [w for w in recwarn if issubclass(w.category, FutureWarning)]

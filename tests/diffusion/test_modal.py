@@ -170,6 +170,15 @@ def test_forecast_and_noise_as_sums_to_come_are_those_on_the_grid(own, sampler):
     torch.testing.assert_close(found["late"], found["now"], **CLOSE)
 
 
+def test_forecasts_without_errors_or_numbers_are_refused(own):
+    state, gain = random(1, *SHAPE), torch.ones(len(own.eigenvalues))
+    exact = own.with_eigenvalues(torch.zeros_like(own.eigenvalues))
+    with expect(GapzooError, "error variance is 0"):
+        Prior(denoiser(own)).given(forecast=ModalForecast(Blend(own, ((state, gain),)), exact))
+    with expect(GapzooError, "finite"):
+        ModalForecast(Blend(own, ((state * torch.nan, gain),)), own)
+
+
 def test_states_that_are_no_members_are_refused_as_ever(own):
     sampler = SAMPLERS.build("single", denoiser=posterior(own))
     with expect(GapzooError, "for 3 members"):

@@ -51,6 +51,9 @@ class GaussianConstraint:
         object.__setattr__(self, "variance", as_covariance(self.variance))
         if not torch.isfinite(self.y).all():
             raise GapzooError("an observation is not finite; leave missing ones out of y")
+        self._require_errors()
+
+    def _require_errors(self) -> None:
         if not (self.noise.eigenvalues > 0).all():
             raise GapzooError("an observation error variance is 0; give each its real error")
 
@@ -78,6 +81,7 @@ class ModalConstraint(GaussianConstraint):
         object.__setattr__(self, "blend", blend)
         object.__setattr__(self, "operator", Identity())
         object.__setattr__(self, "variance", variance)
+        self._require_errors()
 
     @cached_property
     def y(self) -> Tensor:  # type: ignore[override]

@@ -62,7 +62,7 @@ def evaluated(
         denoiser: the prior, its forcing bound.
         own: L.
         forecast: in the modes of L.
-        noise: standard (B,C,H,W).
+        noise: standard (B,C,H,W), or what blends to it.
         r: noise-to-signal ratio.
     """
     like = noise.parts[0][0] if isinstance(noise, Blend) else noise

@@ -283,16 +283,21 @@ def days_of(
     return days
 
 
+def nino34_weights(world: World) -> np.ndarray:
+    """(H, W) weights of the Nino3.4 index, whose sum is 1."""
+    weight = region_weights("nino34", world.grid) * world.grid.area_weights[:, None]
+    return np.asarray(weight / weight.sum())
+
+
 def nino_of(
     world: World, forcing: Callable[[pd.DatetimeIndex], np.ndarray], months: int
 ) -> Callable[[pd.Timestamp], np.ndarray]:
     """A start to (L,) Nino3.4 anomalies of a forcing at the middle of its months."""
-    weight = region_weights("nino34", world.grid) * world.grid.area_weights[:, None]
-    at = world.forcing_channels.index(SEA)
+    weight, at = nino34_weights(world), world.forcing_channels.index(SEA)
 
     def found(start: pd.Timestamp) -> np.ndarray:
         middles = pd.date_range(start, periods=months, freq="MS") + pd.Timedelta(days=14)
         fields = forcing(middles)[:, at]
-        return (fields * weight).sum((-2, -1)) / weight.sum()
+        return np.asarray((fields * weight).sum((-2, -1)))
 
     return found

@@ -10,7 +10,7 @@ areas w, averages over cells and starts,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 from gapzoo.core.world import World
 from gapzoo.data.forcing import Forcing, require
 from gapzoo.data.inverse import SEA, sea_weights
-from gapzoo.evaluators.regions import region_weights
+from gapzoo.tasks.hindcast import nino34_weights
 from gapzoo.tasks.sea import SeaSurface
 
 
@@ -41,7 +41,7 @@ class SeaSkill:
 def sea_skill(
     seas: Mapping[str, SeaSurface],
     truth: SeaSurface,
-    times: Iterable[pd.Timestamp],
+    times: pd.DatetimeIndex,
     months: int,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, SeaSkill]:
@@ -58,7 +58,7 @@ def sea_skill(
         GapzooError: where the observed sea ends before a start's last month.
     """
     world, sums = truth.world, {name: np.zeros((5, months)) for name in seas}
-    parts = [sea_weights(world), _nino34(world)]
+    parts = [sea_weights(world), nino34_weights(world)]
     for time in times:
         observed = truth.at(time)
         require(observed, time, time + pd.DateOffset(months=months) - pd.Timedelta(days=1))
@@ -70,8 +70,8 @@ def sea_skill(
             sums[name][4] += (parts[1] * (f - o)).sum((-2, -1)) ** 2
         if progress:
             progress(1)
-    count, area = len(list(times)), parts[0].sum()
-    return {name: _skill(found, count, area) for name, found in sums.items()}
+    area = parts[0].sum()
+    return {name: _skill(found, len(times), area) for name, found in sums.items()}
 
 
 def monthly(forcing: Forcing, world: World, start: pd.Timestamp, months: int) -> np.ndarray:
@@ -80,12 +80,6 @@ def monthly(forcing: Forcing, world: World, start: pd.Timestamp, months: int) ->
     edges = pd.date_range(start, periods=months + 1, freq="MS")
     days = [pd.date_range(a, b, inclusive="left") for a, b in itertools.pairwise(edges)]
     return np.stack([forcing(d)[:, at].mean(0) for d in days])
-
-
-def _nino34(world: World) -> np.ndarray:
-    """(H, W) weights of the index, whose sum is 1."""
-    weight = region_weights("nino34", world.grid) * world.grid.area_weights[:, None]
-    return np.asarray(weight / weight.sum())
 
 
 def _skill(sums: np.ndarray, count: int, area: float) -> SeaSkill:

@@ -38,6 +38,7 @@ from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
 from gapzoo.forecasters.abroad import Abroad
+from gapzoo.forecasters.corrected import Corrected, corrections
 from gapzoo.hub import HUB, fetch
 
 FORMAT = "gapzoo-checkpoint-1"
@@ -82,11 +83,19 @@ class Checkpoint:
         name = getattr(self.network, "forecaster", "convcast")
         return FORECASTERS.build(str(name), **arguments)
 
-    def forecaster_in(self, world: World) -> Forecaster:
-        """The forecaster for states that another world of the same channels normalises."""
+    def forecaster_in(self, world: World, prior: Checkpoint | None = None) -> Forecaster:
+        """The forecaster for states that another world of the same channels normalises.
+
+        Args:
+            world: whose states it takes and gives.
+            prior: with it, linear errors are taken off where they are known in its modes.
+        """
         world.require(self.world, f"checkpoint '{self.name}'")
-        own = self.forecaster
-        return own if world.normalises_like(self.world) else Abroad(own, world)
+        own, basis = self.forecaster, None if prior is None else prior.covariance
+        known = {} if basis is None else corrections(self.extras, basis)
+        if prior is not None and known:
+            own = Corrected(_of(own, prior.world), known)
+        return _of(own, world)
 
     def error(
         self, hours: int, basis: ZonalCovariance | None = None
@@ -161,6 +170,12 @@ class Checkpoint:
         return str(self.details.get("weights_sha256", ""))
 
 
+def _of(forecaster: Forecaster, world: World) -> Forecaster:
+    """A forecaster for states that a world normalises."""
+    same = world.normalises_like(forecaster.world)
+    return forecaster if same else Abroad(forecaster, world)
+
+
 def save(
     folder: str | Path, checkpoint: Checkpoint, recipe: str, *, low_precision: bool = True
 ) -> Path:
@@ -191,13 +206,13 @@ def save(
         "weights_sha256": _weights_hash(weights),
         "files": files,
     }
-    body = {
+    own = {
         "format": FORMAT,
         "name": checkpoint.name,
         "kind": checkpoint.kind,
         "world": _world_text(checkpoint.world),
-        **details,
     }
+    body = {**own, **details, **own}
     checkpoint.details = details
     _write(folder / "checkpoint.json", json.dumps(body, indent=1, default=str) + "\n")
     _write(folder / "recipe.yaml", recipe)

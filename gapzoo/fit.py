@@ -5,47 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.progress import Progress, track
 
 from gapzoo import checkpoint
 from gapzoo.checking import require_devices
-from gapzoo.core import GapzooError, MemberGenerator
-from gapzoo.core.random import derive_seed
-from gapzoo.data.archive import Archive
-from gapzoo.data.module import ArchiveDataModule, Reader, hours_of
-from gapzoo.diffusion.moments import SecondMoments
-from gapzoo.diffusion.single import SingleWeights
-from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
-from gapzoo.forecasters import Forecaster
+from gapzoo.core import GapzooError
+from gapzoo.data.module import ArchiveDataModule
+from gapzoo.measure import errors
 from gapzoo.prepare import covariance_of, data_of, module_of, prepare
 from gapzoo.recipe import Recipe, dump, load
-from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors, within_run
-from gapzoo.tasks.recurrence import recurrence
-from gapzoo.tasks.settings import beside
-from gapzoo.tasks.single_weights import single_weights
 from gapzoo.training import train
 from gapzoo.training.about import versions
 from gapzoo.training.adapt import merged
 from gapzoo.training.callbacks import Throughput
 from gapzoo.training.module import TrainedModule
 
-__all__ = ["calibrate", "covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
+__all__ = ["covariance_of", "data_of", "export", "fit", "module_of", "prepare", "save"]
 
-ERROR_FORECASTS = 1000
-RECURRENCES = 240
-"""Pairs of validation forecasts that the recurrence of errors is measured on."""
-EVALUATIONS = 240
-"""Validation forecasts that the weights of a single evaluation are measured on."""
-MOMENT_STATES = 160
-"""Validation states that a prior's second moments are measured on."""
 THEN = ", then "
 """Between what a run ran on before it was resumed, and after."""
 
@@ -214,7 +194,7 @@ def save(
     }
     made = checkpoint.Checkpoint(recipe.name, recipe.kind, network, world, details)
     if recipe.kind == "forecaster":
-        made.extras = _errors(made, data, recipe)
+        made.extras = errors(made, data, recipe)
     elif module.denoiser.climatology is not None:  # type: ignore[union-attr]
         made.extras = module.denoiser.climatology.to_tensors()  # type: ignore[union-attr,operator]
     # bfloat16 would round away updates of a low rank below 0.2-0.4 % of a weight
@@ -234,142 +214,6 @@ def _command(recipe: Recipe) -> str:
     shipped = Path("recipes") / f"{recipe.name}.yaml"
     same = shipped.is_file() and load(shipped) == recipe
     return f"gapzoo train {shipped if same else Path('checkpoints') / recipe.name / 'recipe.yaml'}"
-
-
-def calibrate(
-    made: checkpoint.Checkpoint,
-    reader: Reader,
-    positions: np.ndarray,
-    basis: ZonalCovariance | None = None,
-    leads: Sequence[int] = (6, 24),
-) -> dict[str, torch.Tensor]:
-    """Statistics of a forecaster's errors by lead, as its checkpoint keeps them.
-
-    Args:
-        made: checkpoint of the forecaster.
-        reader: of an archive, in the world whose states the errors are of.
-        positions: steps to start from, in years that it was not trained on.
-        basis: a prior's covariance, for errors in its modes too.
-        leads: hours.
-    """
-    made.network.eval()
-    out: dict[str, torch.Tensor] = {}
-    step = made.forecaster_in(reader.world)
-    for hours in leads:
-        with Progress() as bar:
-            task = bar.add_task(f"errors over {hours} h", total=len(positions))
-            advance = partial(bar.advance, task)
-            forecasts, truths, starts = forecast_pairs(step, reader, positions, hours, advance)
-        out[f"error{hours}"] = error_covariance(forecasts - truths).eigenvalues
-        if basis is not None:
-            found = mode_errors(forecasts, truths, basis, starts)
-            found.recurrence = _recurrence(step, reader, positions, hours, found)
-            out |= {f"error{hours}.{name}": part for name, part in found.parts().items()}
-    return out
-
-
-def _recurrence(
-    step: Forecaster, reader: Reader, positions: np.ndarray, hours: int, error: RegressedErrors
-) -> torch.Tensor:
-    """Correlations of the errors of two steps, one after the other, mode by mode."""
-    archive, ahead = reader.archive, hours // hours_of(reader.archive)
-    few = positions[np.linspace(0, len(positions) - 1, RECURRENCES).astype(int)]
-    few, left = within_run(archive, few, 2 * ahead), []
-    for rows in (few, few + ahead):
-        with Progress() as bar:
-            task = bar.add_task(f"steps of {hours} h in a row", total=len(rows))
-            forecasts, truths, _ = forecast_pairs(
-                step, reader, rows, hours, partial(bar.advance, task)
-            )
-        left.append(truths - error.filter(forecasts, lambda b: error.gain.to(b)))
-    return recurrence(left[0], left[1], error)
-
-
-def _errors(
-    made: checkpoint.Checkpoint, data: ArchiveDataModule, recipe: Recipe
-) -> dict[str, torch.Tensor]:
-    """Error statistics of a forecaster at the leads that it learned, in validation years."""
-    positions = data.archive.indices(recipe.validate[0], recipe.validate[1])
-    rows = positions[np.linspace(0, len(positions) - 1, ERROR_FORECASTS).astype(int)]
-    prior = checkpoint.load(recipe.basis) if recipe.basis else None
-    world, basis = (prior.world, prior.covariance) if prior else (data.world, None)
-    reader, leads = Reader(data.archive, world), sorted(set(recipe.hours))
-    out = calibrate(made, reader, rows, basis, leads)
-    if prior is None or basis is None:
-        return out
-    made.extras = out  # whose errors the weights are under
-    few = positions[np.linspace(0, len(positions) - 1, EVALUATIONS).astype(int)]
-    for hours in leads:
-        weights = _single(made, prior, reader, few, hours)
-        out |= {f"error{hours}.single": weights.table, f"error{hours}.single.scale": weights.scale}
-    return out
-
-
-def _single(
-    made: checkpoint.Checkpoint,
-    prior: checkpoint.Checkpoint,
-    reader: Reader,
-    positions: np.ndarray,
-    hours: int,
-) -> SingleWeights:
-    """Weights with which one evaluation of the prior makes a draw."""
-    generator = MemberGenerator(derive_seed(0, "single", hours), 1)
-    step = made.forecaster_in(reader.world)
-    error = beside(made.error(hours, prior.covariance), step.stochastic)
-    with Progress() as bar:
-        task = bar.add_task(f"draws over {hours} h", total=len(positions))
-        advance = partial(bar.advance, task)
-        return single_weights(
-            prior.prior,
-            step,
-            error,  # type: ignore[arg-type]
-            reader,
-            positions,
-            hours,
-            generator,
-            advance,
-        )
-
-
-def measure_moments(
-    prior: str,
-    output: Path | None = None,
-    archive: str | None = None,
-    validate: Sequence[str] | None = None,
-) -> Path:
-    """Measure a prior's second moments in its validation years, and save its checkpoint with them.
-
-    Args:
-        prior: its checkpoint.
-        output: folder; its own where None.
-        archive, validate: folder of the data, first and last day; those of the prior's own recipe
-            where None.
-    """
-    made, folder = checkpoint.load(prior), checkpoint.find(prior)
-    recipe = load(folder / "recipe.yaml")
-    first, last = validate or recipe.validate
-    reader = Reader(Archive(archive or recipe.archive), made.world)
-    positions = reader.archive.indices(first, last)
-    rows = positions[np.linspace(0, len(positions) - 1, MOMENT_STATES).astype(int)]
-    parts = np.array_split(rows, MOMENT_STATES // 16)
-    batches = ((reader.state(p), reader.condition(p)) for p in track(parts, "second moments"))
-    generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "moments"))
-    made.extras["moments"] = SecondMoments.fit(made.denoiser, batches, generator).gains
-    low = made.rounded
-    return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)
-
-
-def recalibrate(forecaster: str, prior: str, output: Path | None = None) -> Path:
-    """Estimate a forecaster's errors in the modes of a prior, and save its checkpoint with them.
-
-    The archive and the validation years are those of the forecaster's own recipe.
-    """
-    made, folder = checkpoint.load(forecaster), checkpoint.find(forecaster)
-    recipe = load(folder / "recipe.yaml")
-    recipe.basis = prior
-    made.extras = _errors(made, data_of(recipe), recipe)
-    low = made.rounded
-    return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)
 
 
 def read_run(run: Path) -> Recipe:

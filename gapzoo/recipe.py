@@ -66,6 +66,8 @@ class Recipe:
         modes: of a forecaster that draws: least variance, normalised, of the modes of ``basis``
             whose coefficients have half of what is then the loss; 0 is none.
         basis: checkpoint of a prior, in whose basis a forecaster's errors are estimated too.
+        corrected: of a forecaster: leads, in hours, at which what it gets wrong linearly is fitted
+            in the modes of ``basis`` once it is trained (``gapzoo.forecasters.corrected``).
         batch_size: samples a step, of all devices together.
         steps_per_epoch: steps between validations.
         validation_samples: samples of a validation.
@@ -115,6 +117,7 @@ class Recipe:
     waves: int = 0
     modes: float = 0.0
     basis: str = ""
+    corrected: list[int] = field(default_factory=list)
     batch_size: int = 32
     steps_per_epoch: int = 500
     validation_samples: int = 256

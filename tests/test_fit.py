@@ -13,7 +13,7 @@ import torch
 from models import TINY, recipe_text, saved, toy, toy_forecaster, toy_prior
 from worlds import NAMES, expect
 
-from gapzoo import checkpoint, cli, fit, recipe
+from gapzoo import checkpoint, cli, fit, measure, recipe
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.data.module import Reader, States, world_of
 from gapzoo.tasks.settings import beside
@@ -39,7 +39,7 @@ def often():
     """Save every second step, so that a kill can fall in the middle of an epoch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "train", partial(fit.train, checkpoint_steps=2))
-        patch.setattr(fit, "ERROR_FORECASTS", 12)
+        patch.setattr(measure, "ERROR_FORECASTS", 12)
         yield
 
 
@@ -102,7 +102,7 @@ def test_a_compiled_network_trains_alike(whole, wanted, tmp_path):
 
 
 def test_a_priors_second_moments_are_measured_and_used(whole, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fit, "MOMENT_STATES", 32)
+    monkeypatch.setattr(measure, "MOMENT_STATES", 32)
     made = tmp_path / "unet_small.toy"
     assert cli.main(["calibrate", str(whole[1]), "--output", str(made)]) == 0
     plain, loaded = checkpoint.load(whole[1]), checkpoint.load(made)
@@ -119,7 +119,7 @@ def test_a_priors_second_moments_are_measured_and_used(whole, tmp_path, monkeypa
 @pytest.mark.parametrize("model", ["convcast_small", "crpscast_small"])
 def test_a_forecaster_s_draws_are_measured_with_its_errors(archive, tmp_path, monkeypatch, model):
     """And again on other forecasts, under what is left beside the forecaster's own draws."""
-    monkeypatch.setattr(fit, "EVALUATIONS", 24)
+    monkeypatch.setattr(measure, "EVALUATIONS", 24)
     prior = toy_prior(archive, wiener=True)
     made = toy_forecaster(archive, model=model)
     saved(prior, tmp_path / "p")

@@ -8,7 +8,7 @@ import torch
 from models import recipe_text, shake, toy, toy_forecaster, toy_prior
 from worlds import expect
 
-from gapzoo import checkpoint, fit, recipe
+from gapzoo import checkpoint, measure, recipe
 from gapzoo.core import GapzooError, MemberGenerator
 from gapzoo.denoisers import DENOISERS
 from gapzoo.diffusion.moments import LEVELS
@@ -96,7 +96,7 @@ def test_it_is_a_checkpoint_like_any_other(made, parents):
     assert resolved.model == "stages" and resolved.model_options["edges"] == [AT]
     assert "moments" not in found.extras
     before = outputs(made, ABOVE)
-    fit.measure_moments(str(made))
+    measure.measure_moments(str(made))
     again = checkpoint.load(made)
     assert "moments" in again.extras and torch.equal(outputs(made, ABOVE), before)
 
@@ -105,7 +105,7 @@ def test_second_moments_may_be_measured_on_other_data(made, archive, tmp_path):
     """On what the recipe names, said again, they are the same; elsewhere others. It is kept."""
 
     def measured(folder: str, **where) -> torch.Tensor:
-        path = fit.measure_moments(str(made), tmp_path / folder, **where)
+        path = measure.measure_moments(str(made), tmp_path / folder, **where)
         assert (path / "recipe.yaml").read_text() == (made / "recipe.yaml").read_text()
         return checkpoint.load(path).extras["moments"]
 

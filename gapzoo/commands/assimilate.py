@@ -55,7 +55,7 @@ def _task(wanted: Any, prior: Any) -> Any:
     if needs_checkpoint(wanted.forecaster):
         network = checkpoint.load(wanted.forecaster)
         network.to(device_of(wanted.device))
-        forecaster = network.forecaster_in(world)
+        forecaster = network.forecaster_in(world, prior)
     else:
         forecaster = FORECASTERS.build(wanted.forecaster, world=world)
     error: Any = None

@@ -11,20 +11,22 @@ from gapzoo.commands import CONSOLE, command
 
 def calibrate(args: argparse.Namespace) -> None:
     """Measure a prior's second moments, or a forecaster's errors in the modes of another prior."""
-    from gapzoo import checkpoint, fit
+    from gapzoo import checkpoint, measure
     from gapzoo.core import GapzooError
 
     if checkpoint.load(args.checkpoint).kind == "prior":
+        if args.correct is not None:
+            raise GapzooError("--correct is of a forecaster; leave it out")
         if args.prior:
             raise GapzooError(f"'{args.checkpoint}' is a prior itself; leave '{args.prior}' out")
-        done = fit.measure_moments(args.checkpoint, args.output, args.archive, args.validate)
+        done = measure.measure_moments(args.checkpoint, args.output, args.archive, args.validate)
         CONSOLE.print(f"written to {done}")
         return
     if args.archive or args.validate:
         raise GapzooError("--archive and --validate are of a prior; a forecaster has its recipe's")
     if not args.prior:
         raise GapzooError(f"'{args.checkpoint}' is a forecaster; name the prior of its modes too")
-    done = fit.recalibrate(args.checkpoint, args.prior, args.output)
+    done = measure.recalibrate(args.checkpoint, args.prior, args.output, args.correct)
     CONSOLE.print(f"error statistics written to {done}")
 
 
@@ -37,4 +39,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--archive", help="of a prior: the data (its recipe's)")
     parser.add_argument("--validate", nargs=2, metavar="DAY", help="first and last (its recipe's)")
+    parser.add_argument(
+        "--correct",
+        nargs="*",
+        type=int,
+        metavar="HOURS",
+        help="of a forecaster: leads whose linear errors are taken off (its recipe's)",
+    )
     parser.add_argument("--output", type=Path, help="checkpoint folder (its own)")

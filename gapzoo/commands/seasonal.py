@@ -47,27 +47,36 @@ def _report(run: Any, wanted: Any, truth: Any, others: list[Path], stopped: str)
     from gapzoo.report import seasonal as report
     from gapzoo.tasks.hindcast import days_of, nino_of, read_months
     from gapzoo.tasks.sea import SeaSurface
-    from gapzoo.tasks.seasonal import truth_months
+    from gapzoo.tasks.seasonal import truth_months, unbroken
 
     world = run.rollout.world
     channels = run.diagnostics.channels
     entries = {run.folder.name: read_months(run.folder, channels)}
     for folder in others:
         entries.setdefault(folder.name, read_months(folder, channels))
-    truths, nino = {}, None
+    truths, nino, told = {}, None, ""
     if truth is not None:
-        for time in run.times:
-            if all(time in months for months in entries.values()):
-                truths[time] = truth_months(truth, world, time, wanted.months, wanted.hours)
+        every = [t for t in run.times if all(t in months for months in entries.values())]
+        whole = [t for t in every if unbroken(truth, t, wanted.months)]
+        for time in whole:
+            truths[time] = truth_months(truth, world, time, wanted.months, wanted.hours)
+        told = _left_out([t for t in every if t not in truths], truth)
         observed = SeaSurface("observed", world, truth).at(run.times[0])
         nino = nino_of(world, observed, wanted.months)
     days = days_of(entries, truths, nino)
     text = (
         f"{len(run.times)} starts, {wanted.members} members, {wanted.months} months in steps of "
         f"{wanted.hours} h; prior {wanted.prior or 'none'}, forecaster {wanted.forecaster}, "
-        f"{wanted.sampling}, SST {wanted.sst}, known {wanted.known_days:g} days before."
+        f"{wanted.sampling}, SST {wanted.sst}, known {wanted.known_days:g} days before.{told}"
     )
     return report.write(run.folder, text, days, world, tuple(channels.labels), stopped)
+
+
+def _left_out(times: list[Any], truth: Any) -> str:
+    if not times:
+        return ""
+    days = ", ".join(f"{t:%Y-%m-%d}" for t in times)
+    return f" Without scores, as the truth in {truth.path} goes over to another run: {days}."
 
 
 def add(commands: Any) -> None:

@@ -49,10 +49,16 @@ class CycleMethod(ABC):
         protocol: hours between analyses, members, changed physics.
         forecaster: a checkpoint, or the name of a forecaster that needs none.
         ensemble: members, where not the protocol's.
+        prior: in whose modes a network's linear errors are known.
     """
 
     def __init__(
-        self, setting: Setting, protocol: Protocol, forecaster: str, ensemble: int | None = None
+        self,
+        setting: Setting,
+        protocol: Protocol,
+        forecaster: str,
+        ensemble: int | None = None,
+        prior: Checkpoint | None = None,
     ) -> None:
         self.setting, self.protocol = setting, protocol
         self.members = ensemble or protocol.members
@@ -71,7 +77,7 @@ class CycleMethod(ABC):
                 "trained on the true one, take forecaster=speedy"
             )
         self.network_of_model = checkpoint_for(setting, forecaster)
-        self.model = self.network_of_model.forecaster_in(setting.world)
+        self.model = self.network_of_model.forecaster_in(setting.world, prior)
 
     def prepare(self, network: Any) -> None:
         """Do once what a network needs, and forget the cycle before."""

@@ -76,7 +76,7 @@ class GapCycle(CycleMethod):
             raise GapzooError("entry 'gap' needs 'prior'=CHECKPOINT")
         self.options, self.tuned = options, tuned_options(tuned) if tuned else {}
         self.prior = checkpoint_for(setting, prior)
-        super().__init__(setting, protocol, forecaster, ensemble)
+        super().__init__(setting, protocol, forecaster, ensemble, self.prior)
         for label in self.tuned or [""]:
             self.task = self._task(self.chosen(label))
 

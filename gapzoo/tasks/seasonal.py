@@ -195,6 +195,20 @@ class MonthlyMeans:
         return mean
 
 
+def unbroken(archive: Archive, start: pd.Timestamp, months: int) -> bool:
+    """Whether one run of the simulator made the month before a start and all months after it.
+
+    An archive is made of several runs side by side; where one goes over to the next the weather
+    of a season does not go on, and no forecast of it can be right. True where states are missing,
+    which ``truth_months`` refuses.
+    """
+    edges = pd.DatetimeIndex(
+        [start - pd.offsets.MonthBegin(1), start + pd.DateOffset(months=months) - archive.step]
+    )
+    rows = archive.find(edges)
+    return bool((rows < 0).any() or archive.runs[rows[0]] == archive.runs[rows[1]])
+
+
 def truth_months(
     archive: Archive, world: World, start: pd.Timestamp, months: int, hours: int
 ) -> np.ndarray:

@@ -41,7 +41,7 @@ class Trained(Protocol):
     def to(self, device: torch.device) -> None:
         """Compute on a device."""
 
-    def forecaster_in(self, world: World) -> Forecaster:
+    def forecaster_in(self, world: World, prior: Any = None) -> Forecaster:
         """Of a forecasting network's checkpoint, for states that a world normalises."""
 
     def error(self, hours: int, basis: Any = None) -> Any:
@@ -135,7 +135,7 @@ def rollout_of(
         step = FORECASTERS.build(settings.forecaster, world=world)
     else:
         forecaster.to(device)
-        step = forecaster.forecaster_in(world)
+        step = forecaster.forecaster_in(world, prior)
     if prior is not None:
         prior.to(device)
         error, own = _error(settings, prior, forecaster, step.stochastic), prior.prior

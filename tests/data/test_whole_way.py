@@ -14,7 +14,7 @@ import xarray as xr
 from clusters import cluster
 from models import TINY
 
-from gapzoo import checkpoint, cli, fit, recipe
+from gapzoo import checkpoint, cli, fit, measure, recipe
 from gapzoo.core import MemberGenerator
 from gapzoo.data.archive import Archive
 from gapzoo.data.build import Build
@@ -66,7 +66,7 @@ def models(archive, tmp_path_factory):
         "covariance_states": 60,
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "ERROR_FORECASTS", 8)
+        patch.setattr(measure, "ERROR_FORECASTS", 8)
         for kind, model in (("prior", "unet_small"), ("forecaster", "convcast_small")):
             wanted = recipe.Recipe(name=f"{model}.t", kind=kind, model=model, hours=[6], **common)
             done = fit.fit(wanted, folder / f"run-{kind}", folder / model)

@@ -33,7 +33,9 @@ CLIMATE = Protocol(
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    return toy_archive(tmp_path_factory.mktemp("toy") / "toy.zarr", end="1981-12-31")
+    """Three years of one run."""
+    path = tmp_path_factory.mktemp("toy") / "toy.zarr"
+    return toy_archive(path, end="1981-12-31", segment_shards=10)
 
 
 def seasonal_run(archive, folder, members=3, noise=1.0):
@@ -67,6 +69,18 @@ def test_a_nearly_perfect_season_has_skill_and_persistence_has_a_row(archive, tm
     fewer = rows.run(SEASONAL, archive, "folder", {"path": str(tmp_path / "fewer")})
     assert (row["members"], fewer["members"]) == (3, 2)
     rows.refuse_unlike(row, fewer)
+
+
+def test_seasons_in_which_the_truth_goes_over_to_another_run_are_left_out(archive, tmp_path):
+    """Runs of 480 days go over on 1980-04-25 and 1981-08-18, in three of the five seasons."""
+    two = toy_archive(tmp_path / "two.zarr", end="1981-12-31", segment_shards=4)
+    seasonal_run(archive, tmp_path / "good", noise=0.01)
+    entry = {"path": str(tmp_path / "good")}
+    with expect(GapzooError, "has 5 cases", "two.zarr give 2 starts"):
+        rows.run(SEASONAL, two, "folder", entry)
+    fewer = Protocol(**{**vars(SEASONAL), "cases": 2})
+    found = rows.run(fewer, two, "folder", entry)["initial_times"]
+    assert found == ["1980-11-01T00", "1979-05-01T00"]
 
 
 def test_a_protocol_may_have_one_start_a_year(archive, tmp_path):

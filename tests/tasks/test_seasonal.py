@@ -22,7 +22,7 @@ from gapzoo.tasks.hindcast import Hindcast, correlation, others_mean, summary, w
 from gapzoo.tasks.initial import Truth
 from gapzoo.tasks.rollout import Rollout, Start
 from gapzoo.tasks.sea import SeaSurface
-from gapzoo.tasks.seasonal import MonthlyMeans, SeasonalRecipe, Seasons, truth_months
+from gapzoo.tasks.seasonal import MonthlyMeans, SeasonalRecipe, Seasons, truth_months, unbroken
 from gapzoo.tasks.settings import RolloutSettings
 
 TIMES = pd.DatetimeIndex(["1979-05-01", "1980-05-01", "1979-11-01"])
@@ -106,6 +106,18 @@ def test_truth_is_averaged_at_the_same_steps(archive, world):
         np.testing.assert_allclose(mean, direct, rtol=1e-7)
     with expect(GapzooError, "no states of all of 1981-01"):
         truth_months(archive, world, pd.Timestamp("1980-12-01"), 2, 24)
+
+
+def test_a_season_is_unbroken_where_one_run_made_all_of_it(archive):
+    """The toy's runs are of 240 days: the second begins on 1979-08-29, the third on 1980-04-25."""
+    first, second = archive.times[np.flatnonzero(np.diff(archive.runs))[:2] + 1]
+    assert (first, second) == (pd.Timestamp("1979-08-29"), pd.Timestamp("1980-04-25"))
+    assert unbroken(archive, pd.Timestamp("1979-02-01"), 6)
+    assert not unbroken(archive, pd.Timestamp("1979-03-01"), 6)
+    assert not unbroken(archive, pd.Timestamp("1979-09-01"), 3)  # the month before is another run's
+    assert unbroken(archive, pd.Timestamp("1979-10-01"), 6)
+    assert not unbroken(archive, pd.Timestamp("1979-10-01"), 7)
+    assert unbroken(archive, pd.Timestamp("1980-12-01"), 6)  # what is missing is refused elsewhere
 
 
 def cases(world, signal, years=200, members=10, seed=0):
@@ -295,7 +307,7 @@ def test_forcing_that_ends_too_early_is_refused_before_a_step(archive, forecaste
 
 
 def test_the_command_writes_scores_and_a_page(tmp_path):
-    archive = toy_archive(tmp_path / "toy.zarr", end="1981-12-31")
+    archive = toy_archive(tmp_path / "toy.zarr", end="1981-12-31", segment_shards=10)
     saved(toy_prior(archive), tmp_path / "p")
     saved(toy_forecaster(archive), tmp_path / "f")
     assert checkpoint.load(tmp_path / "p").name
@@ -310,5 +322,12 @@ def test_the_command_writes_scores_and_a_page(tmp_path):
     page = (tmp_path / "one" / "report.html").read_text()
     for text in ("persistence", "Reliability", "1 May", "acc_tropics", "Nino3.4"):
         assert text in page
+    assert "goes over" not in page
+    two = toy_archive(tmp_path / "two.zarr", end="1981-12-31", segment_shards=7)
+    assert cli.main([*words, f"truth={two.path}"]) == 2  # another recipe's folder
+    other = ["seasonal", str(recipe), f"truth={two.path}", "--output", str(tmp_path / "other")]
+    assert cli.main(other) == 0
+    page = (tmp_path / "other" / "report.html").read_text()
+    assert "two.zarr goes over to another run: 1981-05-01." in page
     far = [str(recipe), "perturb=1e4", "--output", str(tmp_path / "far")]
     assert cli.main(["seasonal", *far]) == 2  # no start was carried through

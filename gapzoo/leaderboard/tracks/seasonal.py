@@ -24,7 +24,7 @@ from gapzoo.leaderboard.scores import packed
 from gapzoo.leaderboard.statistics import Arrays
 from gapzoo.tasks.diagnostics import Diagnostics
 from gapzoo.tasks.hindcast import PRESSURE, Day, Months, days_of, read_months, summary
-from gapzoo.tasks.seasonal import truth_months
+from gapzoo.tasks.seasonal import truth_months, unbroken
 
 WINDOWS = (1, 3)
 """First months, from 0, of the windows that are kept: months 2-4 and 4-6."""
@@ -75,7 +75,7 @@ def run(
 
 
 def starts(protocol: Protocol, setting: Setting) -> pd.DatetimeIndex:
-    """Of the protocol's years, those whose six months the archive holds; all cases of it."""
+    """Of the protocol's years, those whose six months one run of the archive holds; all cases."""
     first, last = (pd.Timestamp(day) for day in protocol.period)
     end = setting.archive.times[-1] + setting.archive.step
     every = [
@@ -83,7 +83,8 @@ def starts(protocol: Protocol, setting: Setting) -> pd.DatetimeIndex:
         for day in protocol.starts
         for year in range(first.year, last.year + 1)
     ]
-    kept = [t for t in every if first <= t <= last and t + pd.DateOffset(months=MONTHS) <= end]
+    held = [t for t in every if first <= t <= last and t + pd.DateOffset(months=MONTHS) <= end]
+    kept = [t for t in held if unbroken(setting.archive, t, MONTHS)]
     if len(kept) != protocol.cases:
         raise GapzooError(
             f"protocol '{protocol.name}' has {protocol.cases} cases; its period and "

@@ -1,0 +1,163 @@
+"""Linear corrections: what is linear in forecast and start is found, and nothing else."""
+
+import pandas as pd
+import pytest
+import torch
+from models import saved, toy_forecaster, toy_prior, zonal
+from worlds import expect, toy_archive
+
+from gapzoo import checkpoint, cli, measure
+from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.data.module import Reader
+from gapzoo.diffusion.modes import on_grid, waves_of
+from gapzoo.forecasters.abroad import Abroad
+from gapzoo.forecasters.corrected import Corrected, Correction, corrections, leading
+from gapzoo.tasks.rollout import Start
+from gapzoo.tasks.settings import RolloutSettings, rollout_of
+
+TIME = pd.Timestamp("1980-03-01")
+LEAST = 0.1
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return toy_archive(tmp_path_factory.mktemp("run") / "toy.zarr")
+
+
+@pytest.fixture(scope="module")
+def basis(archive):
+    return zonal(archive)
+
+
+def drawn(basis, count, seed):
+    noise = torch.randn(count, *basis.shape, generator=torch.Generator().manual_seed(seed))
+    return basis.sample(noise)
+
+
+def wrong(basis, forecast, start):
+    """A map that mixes latitudes and channels of forecast and start, alike at all longitudes."""
+    size = basis.shape[0] * basis.shape[1]
+    g = torch.Generator().manual_seed(9)
+    a, b = (0.3 * torch.randn(size, size, generator=g) / size**0.5 for _ in range(2))
+    parts = zip(waves_of(forecast), waves_of(start), leading(basis, LEAST), strict=True)
+    a, b = a.to(torch.complex64), b.to(torch.complex64)
+    inside = [
+        (f @ e.conj() @ e.T @ a + x @ e.conj() @ e.T @ b) @ e.conj() @ e.T for f, x, (e, _) in parts
+    ]
+    return on_grid(inside, basis.shape)
+
+
+def batches(basis, count, noise, seed=0):
+    """Forecasts and starts that have half of their variance in common, in batches of 50."""
+    for n in range(count // 50):
+        common, own, start = (drawn(basis, 50, 1000 * seed + 3 * n + i) for i in range(3))
+        forecast, start = (common + own) / 2**0.5, (common + start) / 2**0.5
+        rest = noise * drawn(basis, 50, 500_000 + 1000 * seed + n)
+        yield forecast, forecast + wrong(basis, forecast, start) + rest, start
+
+
+def test_what_is_linear_is_found_and_taken_off(basis):
+    parts = batches(basis, 800, 0.02), batches(basis, 200, 0.02, 1)
+    found, left = Correction.fit(*parts, basis, LEAST)
+    ((forecast, truth, start),) = batches(basis, 50, 0.0, 2)
+    before, after = forecast - truth, found(forecast, start) - truth
+    assert after.square().mean() < 0.01 * before.square().mean()
+    assert left < 0.02
+
+
+def test_where_nothing_is_linear_little_is_added(basis):
+    """Errors that are noise: the largest ridge, and less than a hundredth of their square."""
+
+    def noisy(seed):
+        for forecast, _, start in batches(basis, 500, 0.0, seed):
+            yield forecast, forecast + 0.3 * drawn(basis, 50, seed + 77 + len(forecast)), start
+
+    found, left = Correction.fit(noisy(4), noisy(5), basis, LEAST)
+    ((forecast, _, start),) = batches(basis, 50, 0.0, 6)
+    added = found(forecast, start) - forecast
+    assert left > 0.98 and added.square().mean() < 0.05 * 0.3**2
+
+
+def test_it_turns_with_the_globe_and_with_nothing_else(basis):
+    found, _ = Correction.fit(batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1), basis, LEAST)
+    forecast, start = drawn(basis, 3, 1), drawn(basis, 3, 2)
+    turned = found(forecast.roll(3, -1), start.roll(3, -1))
+    torch.testing.assert_close(turned, found(forecast, start).roll(3, -1), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found(forecast.flip(-2), start.flip(-2)), turned.flip(-2), atol=1e-3)
+
+
+def test_a_checkpoint_keeps_it_to_half_precision_and_refuses_another_basis(archive, basis):
+    found, _ = Correction.fit(batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1), basis, LEAST)
+    kept = corrections(found.to_tensors("correction24"), basis)
+    forecast, start = drawn(basis, 3, 1), drawn(basis, 3, 2)
+    torch.testing.assert_close(kept[24](forecast, start), found(forecast, start), rtol=0, atol=3e-3)
+    fewer = basis.merged(basis.above(3.0))
+    with expect(GapzooError, "a correction of", "fit it with 'gapzoo calibrate'"):
+        corrections(found.to_tensors("correction24"), fewer)
+    with expect(GapzooError, "no forecasts to fit"):
+        Correction.fit([], [], basis, LEAST)
+
+
+def test_only_leads_that_are_known_are_corrected(archive, basis):
+    world = toy_prior(archive).world
+    found, _ = Correction.fit(batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1), basis, LEAST)
+    plain = toy_forecaster(archive, model="crpscast_small").forecaster_in(world)
+    whole = Corrected(plain, {24: found})
+    states = [drawn(basis, n, n) for n in (2, 1)]
+    times, rest = [TIME, TIME + pd.Timedelta(days=9)], [None, None]
+
+    def streams():
+        return [MemberGenerator(n, len(s)) for n, s in enumerate(states)]
+
+    together = whole.steps(states, times, 24, rest, streams())
+    own = plain.steps(states, times, 24, rest, streams())
+    for state, time, stream, before, after in zip(
+        states, times, streams(), own, together, strict=True
+    ):
+        torch.testing.assert_close(after, found(before, state), rtol=1e-4, atol=1e-5)
+        alone = whole.step(state, time, 24, None, stream)
+        torch.testing.assert_close(alone, after, rtol=1e-4, atol=1e-5)
+    for a, b in zip(
+        whole.steps(states, times, 6, rest, streams()),
+        plain.steps(states, times, 6, rest, streams()),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+    assert whole.stochastic and not Corrected(toy_forecaster(archive).forecaster, {}).stochastic
+
+
+def test_calibrate_fits_and_roll_outs_use_it(tmp_path, monkeypatch, capsys):
+    """The toy's memory of 0.8 a day: persistence, which the network nearly is, has 1.11 times the
+    squared error of what is linear in the state."""
+    archive = toy_archive(tmp_path / "toy.zarr", end="1985-12-31")
+    for name, value in (("ERROR_FORECASTS", 60), ("EVALUATIONS", 24), ("RECURRENCES", 24)):
+        monkeypatch.setattr(measure, name, value)
+    prior, network = toy_prior(archive, wiener=True), toy_forecaster(archive)
+    saved(prior, tmp_path / "p")
+    folder = saved(network, tmp_path / "f")
+    train, validate = "[1979-01-01, 1984-12-31]", "[1985-01-01, 1985-12-31]"
+    (folder / "recipe.yaml").write_text(
+        f"name: {network.name}\nkind: forecaster\nmodel: convcast_small\nhours: [24]\n"
+        f"archive: {archive.path}\ntrain: {train}\nvalidate: {validate}\nmax_steps: 1\n"
+    )
+    words = ["calibrate", str(folder), str(tmp_path / "p"), "--correct", "24"]
+    assert cli.main([*words, "--output", str(tmp_path / "convcast_small.right")]) == 0
+    right = checkpoint.load(tmp_path / "convcast_small.right")
+    assert right.name == "convcast_small.right" and right.hash == checkpoint.load(folder).hash
+    assert "the same weights" in right.details["parent"]
+    assert "squared error left by correction, 24 h" in right.details["scores"]
+    reader, rows = Reader(archive, prior.world), archive.indices("1985-02-01", "1985-11-30")
+    start, truth = reader.state(rows), reader.state(rows + 1)
+    steps = [right.forecaster_in(prior.world, p) for p in (None, prior)]
+    error = [(s.step(start, TIME, 24) - truth).square().mean() for s in steps]
+    assert 0.85 < error[1] / error[0] < 0.95
+    assert isinstance(steps[1], Corrected) and not isinstance(steps[0], Corrected)
+    roll = rollout_of(RolloutSettings(members=2), prior, right, prior.world)
+    assert isinstance(roll.forecaster, Corrected)
+    frame = next(roll.frames([Start(start[:2], TIME, MemberGenerator(0, 2))]))[0]
+    assert torch.isfinite(frame.state).all()
+    other = toy_archive(tmp_path / "other.zarr", noise=1.5)
+    abroad = right.forecaster_in(toy_prior(other).world, prior)
+    assert isinstance(abroad, Abroad) and isinstance(abroad.home, Corrected)
+    assert cli.main(["calibrate", str(tmp_path / "p"), "--correct", "24"]) == 2
+    assert "--correct is of a forecaster" in " ".join(capsys.readouterr().err.split())

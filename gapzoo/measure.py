@@ -223,11 +223,15 @@ def recalibrate(
     """
     made, folder = checkpoint.load(forecaster), checkpoint.find(forecaster)
     recipe = load(folder / "recipe.yaml")
+    command = ["gapzoo calibrate", made.name, prior]
+    command += [] if corrected is None else ["--correct", *map(str, corrected)]
     recipe.basis = prior
     recipe.corrected = recipe.corrected if corrected is None else list(corrected)
     if output is not None and output.name != made.name:
         made.details["parent"] = f"{made.name} (SHA-256 {made.hash}), the same weights"
         made.name = recipe.name = output.name
+        command += ["--output", f"checkpoints/{made.name}"]
+    made.details["training"] = {**made.details.get("training", {}), "then": " ".join(command)}
     made.extras = errors(made, data_of(recipe), recipe)
     low = made.rounded
     return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)

@@ -230,6 +230,8 @@ def recalibrate(
     if output is not None and output.name != made.name:
         made.details["parent"] = f"{made.name} (SHA-256 {made.hash}), the same weights"
         made.name = recipe.name = output.name
+        kept = {k: v for k, v in made.details.get("scores", {}).items() if ":" not in k}
+        made.details["scores"] = kept  # rows are of the other name
         command += ["--output", f"checkpoints/{made.name}"]
     made.details["training"] = {**made.details.get("training", {}), "then": " ".join(command)}
     made.extras = errors(made, data_of(recipe), recipe)

@@ -37,7 +37,7 @@ from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.forecasters import FORECASTERS, NETWORKS, Forecaster
-from gapzoo.forecasters.abroad import Abroad
+from gapzoo.forecasters.abroad import serving
 from gapzoo.forecasters.corrected import Corrected, corrections
 from gapzoo.hub import HUB, fetch
 
@@ -94,8 +94,8 @@ class Checkpoint:
         own, basis = self.forecaster, None if prior is None else prior.covariance
         known = {} if basis is None else corrections(self.extras, basis)
         if prior is not None and known:
-            own = Corrected(_of(own, prior.world), known)
-        return _of(own, world)
+            own = Corrected(serving(own, prior.world), known)
+        return serving(own, world)
 
     def error(
         self, hours: int, basis: ZonalCovariance | None = None
@@ -168,12 +168,6 @@ class Checkpoint:
     def hash(self) -> str:
         """SHA-256 of the weights' file, or of the hashes of several."""
         return str(self.details.get("weights_sha256", ""))
-
-
-def _of(forecaster: Forecaster, world: World) -> Forecaster:
-    """A forecaster for states that a world normalises."""
-    same = world.normalises_like(forecaster.world)
-    return forecaster if same else Abroad(forecaster, world)
 
 
 def save(

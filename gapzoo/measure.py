@@ -5,6 +5,7 @@ moments, a forecaster's linear corrections, errors and weights of draws.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -103,7 +104,10 @@ def errors(
     archive, prior = data.archive, checkpoint.load(recipe.basis) if recipe.basis else None
     reader = Reader(archive, prior.world if prior else data.world)
     made.extras = _corrections(made, reader, recipe, prior) if recipe.corrected else {}
-    positions, leads = archive.indices(*recipe.validate), sorted(set(recipe.hours))
+    positions, leads = (
+        archive.indices(recipe.validate[0], recipe.validate[1]),
+        sorted(set(recipe.hours)),
+    )
     rows = positions[np.linspace(0, len(positions) - 1, ERROR_FORECASTS).astype(int)]
     made.extras |= calibrate(made, reader, rows, prior, leads)
     if prior is None or prior.covariance is None:
@@ -126,7 +130,7 @@ def _corrections(
     if prior is None or prior.covariance is None:
         raise GapzooError("'corrected' leads need a prior's modes; name its checkpoint as 'basis'")
     step, out = made.forecaster_in(reader.world), dict[str, torch.Tensor]()
-    every = reader.archive.indices(*recipe.train)
+    every = reader.archive.indices(recipe.train[0], recipe.train[1])
     rows = every[np.linspace(0, len(every) - 1, min(CORRECTED, len(every))).astype(int)]
     parts = np.split(rows, [int((1 - LATE) * len(rows))])
     for hours in recipe.corrected:
@@ -233,7 +237,9 @@ def recalibrate(
         kept = {k: v for k, v in made.details.get("scores", {}).items() if ":" not in k}
         made.details["scores"] = kept  # rows are of the other name
         command += ["--output", f"checkpoints/{made.name}"]
-    made.details["training"] = {**made.details.get("training", {}), "then": " ".join(command)}
-    made.extras = errors(made, data_of(recipe), recipe)
+    data = data_of(recipe)
+    then = f"{' '.join(command)} (archive {data.archive.hash}, {date.today()})"
+    made.details["training"] = {**made.details.get("training", {}), "then": then}
+    made.extras = errors(made, data, recipe)
     low = made.rounded
     return checkpoint.save(output or folder, made, dump(recipe), low_precision=low)

@@ -16,6 +16,7 @@ LAYERS = (
     {
         "fit",
         "join",
+        "measure",
         "prepare",
         "checking",
         "compare",

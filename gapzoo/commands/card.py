@@ -21,16 +21,17 @@ def show(args: argparse.Namespace) -> None:
     folder = checkpoint.find(args.checkpoint)
     found = checkpoint.load(folder)
     if args.write:
-        checkpoint.add_scores(folder, board_scores(args.board, found.hash))
+        checkpoint.add_scores(folder, board_scores(args.board, found.name, found.hash))
     CONSOLE.print(Markdown(checkpoint.card(checkpoint.load(folder).details)))
 
 
-def board_scores(board: Path, digest: str) -> dict[str, str]:
-    """CRPS by protocol and setting, of the leaderboard's rows that a checkpoint's weights made."""
+def board_scores(board: Path, name: str, digest: str) -> dict[str, str]:
+    """CRPS by protocol and setting, of the leaderboard's rows that a checkpoint made."""
     found: dict[str, str] = {}
     for path in sorted(board.glob("*.json")):
         row = json.loads(path.read_text())
-        if digest not in (row.get("weights_sha256"), row.get("forecaster_sha256")):
+        kinds = (("checkpoint", "weights_sha256"), ("forecaster", "forecaster_sha256"))
+        if (name, digest) not in [(row.get(who), row.get(which)) for who, which in kinds]:
             continue
         for setting, scores in row.get("scores", {}).items():
             if "crps" in scores:

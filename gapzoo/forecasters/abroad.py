@@ -80,3 +80,8 @@ class Abroad(Forecaster):
     def _out(self, state: Tensor, time: pd.Timestamp, hours: int) -> Tensor:
         then = pd.DatetimeIndex([time + pd.Timedelta(hours=hours)])
         return self.world.renormalise(state[None], then, self.home.world)[0]
+
+
+def serving(forecaster: Forecaster, world: World) -> Forecaster:
+    """The forecaster for states that a world of the same channels and grid normalises."""
+    return forecaster if world.normalises_like(forecaster.world) else Abroad(forecaster, world)

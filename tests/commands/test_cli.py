@@ -112,12 +112,15 @@ def test_finetune_card_and_payoff(printed, refused, recipe, archive, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "has no metrics.csv" in refused("payoff", _run(recipe, tmp_path), tmp_path / "fresh")
     made = tmp_path / "made" / "tuned"
-    row = {"weights_sha256": checkpoint.load(made).hash, "scores": {"0.1": {"crps": 0.25}}}
     (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "toy.json").write_text(json.dumps(row))
+    for name, value in (("unet_small.tuned", 0.25), ("unet_small.twin", 0.5)):  # the same weights
+        row = {"checkpoint": name, "weights_sha256": checkpoint.load(made).hash}
+        row |= {"scores": {"0.1": {"crps": value}}}
+        (tmp_path / "rows" / f"toy{name == 'unet_small.twin':d}.json").write_text(json.dumps(row))
     out = printed("card", made, "--write", "--board", tmp_path / "rows")
-    assert "unet_small.tuned" in out and "toy, 0.1: CRPS" in out and "0.2500" in out
-    assert "toy, 0.1: CRPS | 0.2500" in (made / "card.md").read_text()
+    assert "unet_small.tuned" in out and "toy0, 0.1: CRPS" in out and "0.2500" in out
+    assert "toy0, 0.1: CRPS | 0.2500" in (made / "card.md").read_text()
+    assert "toy1" not in (made / "card.md").read_text()
     assert "unet_small.toy (SHA-256" in (made / "card.md").read_text()
     assert "the parent is another network" in refused(
         "train", recipe, f"start={first}", "model_options.widths=[32]", "--run", tmp_path / "x"

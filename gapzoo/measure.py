@@ -23,7 +23,7 @@ from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import RegressedErrors
 from gapzoo.forecasters import Forecaster
 from gapzoo.forecasters.corrected import Correction, correction_name
-from gapzoo.prepare import data_of
+from gapzoo.prepare import check_corrected, data_of
 from gapzoo.recipe import Recipe, dump, load
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors, within_run
 from gapzoo.tasks.recurrence import recurrence
@@ -231,6 +231,7 @@ def recalibrate(
     command += [] if corrected is None else ["--correct", *map(str, corrected)]
     recipe.basis = prior
     recipe.corrected = recipe.corrected if corrected is None else list(corrected)
+    check_corrected(recipe)
     if output is not None and output.name != made.name:
         made.details["parent"] = f"{made.name} (SHA-256 {made.hash}), the same weights"
         made.name = recipe.name = output.name

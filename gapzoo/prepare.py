@@ -162,7 +162,7 @@ def module_of(
     }
     if recipe.kind == "forecaster":
         return _forecaster(recipe, world, common, leading)
-    _refuse_shares(recipe, "a prior")
+    _refuse(recipe, "a prior", "waves", "modes", "corrected")
     return ZooDenoiser(
         recipe.model,
         schedule=SCHEDULES.build(recipe.schedule, **recipe.schedule_options),
@@ -190,15 +190,24 @@ def _forecaster(
     if kind is CRPSCast:
         common |= {"waves": recipe.waves, "leading": leading}
     else:
-        _refuse_shares(recipe, f"'{recipe.model}' draws nothing, so it")
+        _refuse(recipe, f"'{recipe.model}' draws nothing, so it", "waves", "modes")
     if recipe.modes and not recipe.basis:
-        raise GapzooError("'modes' are of a prior's climatology; name its checkpoint as 'basis'")
+        raise GapzooError("'modes' takes a prior's climatology; name its checkpoint as 'basis'")
+    check_corrected(recipe)
     return kind(recipe.model, change=change, **loss_weights(world), **common)
 
 
-def _refuse_shares(recipe: Recipe, who: str) -> None:
-    """Shares of the loss that only a forecaster that draws has."""
-    for key in ("waves", "modes"):
+def check_corrected(recipe: Recipe) -> None:
+    """Refuse corrections without a prior's modes, and at leads that are not learned."""
+    if recipe.corrected and not recipe.basis:
+        raise GapzooError("'corrected' takes a prior's climatology; name its checkpoint as 'basis'")
+    unknown = sorted(set(recipe.corrected) - set(recipe.hours))
+    if unknown:
+        raise GapzooError(f"'corrected' names the lead {unknown[0]} h; 'hours' has {recipe.hours}")
+
+
+def _refuse(recipe: Recipe, who: str, *keys: str) -> None:
+    for key in keys:
         if getattr(recipe, key):
             raise GapzooError(f"recipe '{recipe.name}': {who} has no '{key}'; leave them out")
 

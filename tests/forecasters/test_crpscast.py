@@ -100,7 +100,7 @@ def test_half_of_the_loss_is_the_waves(archive):
     made = wanted(archive, model="convcast_small", waves=3)
     with expect(GapzooError, "'convcast_small' draws nothing"):
         fit.prepare(made, fit.data_of(made))
-    for share in ({"waves": 3}, {"modes": 0.5}):
+    for share in ({"waves": 3}, {"modes": 0.5}, {"corrected": [6]}):
         made = wanted(archive, kind="prior", model="unet_small", **share)
         with expect(GapzooError, f"a prior has no '{next(iter(share))}'; leave them out"):
             fit.module_of(made, world_of(archive))
@@ -171,10 +171,12 @@ def test_a_recipe_takes_its_leading_modes_from_a_prior(archive, tmp_path):
     found = fit.prepare(made, fit.data_of(made))
     assert isinstance(found.leading, LeadingModes) and sum(found.leading.ranks) > 0
     fit.fit(made, tmp_path / "run", tmp_path / "made")
-    with expect(
-        GapzooError, "'modes' are of a prior's climatology; name its checkpoint as 'basis'"
-    ):
+    with expect(GapzooError, "'modes' takes a prior's climatology; name its checkpoint as 'basis'"):
         fit.module_of(wanted(archive, modes=0.5), world_of(archive))
+    with expect(GapzooError, "'corrected' takes a prior's climatology"):
+        fit.module_of(wanted(archive, corrected=[24]), world_of(archive))
+    with expect(GapzooError, "'corrected' names the lead 18 h; 'hours' has"):
+        fit.module_of(wanted(archive, basis=prior, corrected=[18]), world_of(archive))
     bare = str(saved(toy_forecaster(archive), tmp_path / "f"))
     made = wanted(archive, basis=bare, modes=0.5)
     with expect(GapzooError, "has no modes of these channels on this grid"):

@@ -23,7 +23,8 @@ from gapzoo.data.archive import Archive
 from gapzoo.data.module import Reader
 from gapzoo.leaderboard.scores import Scores
 from gapzoo.leaderboard.statistics import statistics
-from gapzoo.tasks.rollout import Rollout, persisted
+from gapzoo.tasks.forced import persisted
+from gapzoo.tasks.rollout import Rollout
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
 SETTINGS = (

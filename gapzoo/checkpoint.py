@@ -125,10 +125,8 @@ class Checkpoint:
 
     def single(self, hours: int) -> SingleWeights | None:
         """Weights of the sampler ``single`` for a roll-out by this forecaster, where measured."""
-        found = self.extras.get(f"error{hours}.single")
-        if found is None:
-            return None
-        return SingleWeights.of(found, self.extras.get(f"error{hours}.single.scale"))
+        found, scale = (self.extras.get(f"error{hours}.single{end}") for end in ("", ".scale"))
+        return None if found is None else SingleWeights.of(found, scale)
 
     @cached_property
     def denoiser(self) -> PreconditionedDenoiser:

@@ -15,7 +15,8 @@ from gapzoo.core import GapzooError, MemberGenerator, Registry
 from gapzoo.forecasters import FORECASTERS, Forecaster, needs_checkpoint
 from gapzoo.leaderboard.methods import ClimatologyMethod, Setting, checkpoint_for
 from gapzoo.leaderboard.protocol import Protocol
-from gapzoo.tasks.rollout import Rollout, persisted
+from gapzoo.tasks.forced import persisted
+from gapzoo.tasks.rollout import Rollout
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
 FORECASTS = Registry("entry", "gapzoo.leaderboard")

@@ -16,7 +16,8 @@ on, so that a run taken up again from what was written goes on bit for bit (same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,11 @@ from gapzoo.diffusion.covariance import CovarianceOperator
 from gapzoo.diffusion.guidance import GaussianConstraint
 from gapzoo.diffusion.prior import GaussianForecast, ModalForecast, Prior, RenoisedForecast
 from gapzoo.forecasters.base import Forecaster
+from gapzoo.tasks.forced import ForcedMeans, Forcing, anomaly_at, condition_at
 from gapzoo.tasks.forecast_error import modal_likelihood
 from gapzoo.tasks.recurrence import recurring
 from gapzoo.tasks.sampling import NotFinite, Sampling
 
-Forcing = Callable[[pd.DatetimeIndex], np.ndarray]
-"""Times (T,) to forcing anomalies (T, F, H, W) in SI units."""
 Observe = Callable[[pd.DatetimeIndex], GaussianConstraint]
 """Valid times (B,) of a batch's members to a constraint on their normalised states."""
 
@@ -131,7 +131,6 @@ class Rollout:
             model alone, whose rain reaches 54 spreads in a desert.
         guard: None ends it there too; otherwise members come back before that.
         bounds: what is physically possible, such as ``gapzoo.tasks.bounds.HumidityBounds``.
-        means: the prior's means under the forcing that were asked for last.
     """
 
     forecaster: Forecaster
@@ -145,9 +144,6 @@ class Rollout:
     limit: float = 50.0
     guard: Guard | None = None
     bounds: Bounds | None = None
-    means: dict[tuple[int, int], tuple[Forcing | None, pd.Timestamp, Tensor]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         for name in ("observe", "guard"):
@@ -191,7 +187,7 @@ class Rollout:
             self._own(start.generator, time)
             for start, time in zip(batch.starts, later, strict=True)
         ]
-        now = [_anomaly(start.forcing, time) for start, time, _ in batch.rows()]
+        now = [anomaly_at(start.forcing, time) for start, time, _ in batch.rows()]
         states = self.forecaster.steps(batch.states, batch.times, self.hours, now, streams)
         ahead = _Batch(batch.starts, later, states)
         if self.prior is not None:
@@ -244,10 +240,7 @@ class Rollout:
 
     def _conditions(self, batch: _Batch) -> dict[str, Any]:
         """The forcing of each row at its valid time; one row where all share it."""
-        each = [
-            self.world.condition(pd.DatetimeIndex([time]), _front(_anomaly(start.forcing, time)))
-            for start, time, _ in batch.rows()
-        ]
+        each = [condition_at(self.world, start.forcing, time) for start, time, _ in batch.rows()]
         if len(each) == 1:
             return {"forcing": each[0]}
         sizes = [len(s) for s in batch.states]
@@ -262,23 +255,16 @@ class Rollout:
         """The prior's mean under the forcing, one for all or one each, where errors take it up."""
         if self.prior is None or getattr(self.error, "forced", None) is None:
             return None
-        means = [self._mean(start.forcing, time).to(like) for start, time, _ in batch.rows()]
+        means = [self._means(start.forcing, time).to(like) for start, time, _ in batch.rows()]
         if len(means) == 1:
             return means[0]
         pairs = zip(means, batch.states, strict=True)
         return torch.cat([mean.expand(len(state), -1, -1, -1) for mean, state in pairs])
 
-    def _mean(self, forcing: Forcing | None, time: pd.Timestamp) -> Tensor:
-        """(1, C, H, W) prior's mean under the forcing of the first of ``FEW_DAYS``, kept."""
+    @cached_property
+    def _means(self) -> ForcedMeans:
         assert self.prior is not None
-        day, key = _first_of_few(time, forcing), (id(forcing), time.hour)
-        known = self.means.get(key)
-        if known is None or known[0] is not forcing or known[1] != day:
-            anomaly = _front(_anomaly(forcing, day))
-            condition = self.world.condition(pd.DatetimeIndex([day]), anomaly)
-            known = (forcing, day, self.prior.mean(condition, self.world.shape))
-            self.means[key] = known
-        return known[2]
+        return ForcedMeans(self.prior, self.world)
 
     def _given(
         self, forecast: Tensor, centre: Tensor | None, again: Tensor
@@ -368,30 +354,6 @@ def settled(
     physical = world.denormalise(state[None], then).float()
     physical = physical if bounds is None else bounds(physical)
     return Frame(start, time, world.normalise(physical, then)[0], physical[0])
-
-
-def persisted(anomaly: np.ndarray) -> Forcing:
-    """Forcing whose anomalies (F, H, W) stay as they are."""
-    return lambda times: np.broadcast_to(anomaly, (len(times), *anomaly.shape))
-
-
-FEW_DAYS = 5
-"""Over which the sea and the time of year, and so the prior's mean, hardly change."""
-
-
-def _first_of_few(time: pd.Timestamp, forcing: Forcing | None) -> pd.Timestamp:
-    """The same for all times of ``FEW_DAYS`` but for the hour; none before a forcing begins."""
-    back = pd.Timedelta(days=time.toordinal() % FEW_DAYS)
-    period = getattr(forcing, "period", None)
-    return time - back if period is None or time - back >= period[0] else time
-
-
-def _anomaly(forcing: Forcing | None, time: pd.Timestamp) -> np.ndarray | None:
-    return None if forcing is None else forcing(pd.DatetimeIndex([time]))[0]
-
-
-def _front(anomaly: np.ndarray | None) -> np.ndarray | None:
-    return None if anomaly is None else anomaly[None]
 
 
 def _worst(state: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ from gapzoo.diffusion import GaussianConstraint, GaussianDenoiser, Posterior
 from gapzoo.diffusion.prior import Prior
 from gapzoo.diffusion.zonal import RegressedErrors, ZonalCovariance
 from gapzoo.tasks import Sampling
-from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical, persisted
+from gapzoo.tasks.forced import persisted
+from gapzoo.tasks.rollout import Guard, Rollout, Start, Unphysical
 from gapzoo.tasks.sampling import NotFinite
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
 

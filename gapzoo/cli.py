@@ -23,12 +23,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """A command and its arguments; key=value may also stand behind the options."""
+    """A command and its arguments; key=value, and an entry, may also stand behind the options."""
     top = parser()
     args, rest = top.parse_known_args(arguments)
     names = ("changes", "options", "words")
     taker = next((n for n in names if isinstance(getattr(args, n, None), list)), None)
-    wrong = [w for w in rest if taker is None or w.startswith("-") or "=" not in w]
+    bare = taker == "words" and not args.words and not args.entry
+    first = rest[:1] if bare and rest and not rest[0].startswith("-") else []
+    keys = rest[len(first) :]
+    wrong = [w for w in keys if taker is None or w.startswith("-") or "=" not in w]
     if wrong:
         top.error(f"unrecognized arguments: {' '.join(wrong)}")
     if taker is not None:

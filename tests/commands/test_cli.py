@@ -168,6 +168,13 @@ def test_changes_stand_before_or_behind_the_options(capsys):
         assert f"unrecognized arguments: {wrong[0]}" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.parse(["inspect", "a.zarr", "x=1"])
+    words = ["leaderboard", "run", "weather", "--folder", "rows", "climatology", "samples=2"]
+    assert cli.parse(words).words == ["climatology", "samples=2"]
+    assert cli.parse(words[:-1]).words == ["climatology"]
+    for wrong in (["gap", *words[3:]], ["--entry", "gap", *words[3:]]):  # two entries
+        with pytest.raises(SystemExit):
+            cli.parse([*words[:3], *wrong])
+        assert "unrecognized arguments: climatology" in capsys.readouterr().err
 
 
 def test_list_shows_what_is_registered(printed):

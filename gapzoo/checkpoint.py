@@ -204,7 +204,7 @@ def save(
         "kind": checkpoint.kind,
         "world": _world_text(checkpoint.world),
     }
-    body = {**own, **details, **own}
+    body = {**own, **details, **own}  # first, and over what was loaded
     checkpoint.details = details
     _write(folder / "checkpoint.json", json.dumps(body, indent=1, default=str) + "\n")
     _write(folder / "recipe.yaml", recipe)

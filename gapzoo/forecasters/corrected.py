@@ -108,8 +108,8 @@ class Correction:
         often = basis.weights.tolist()
         left = {s: last.error(first.solved(s), own, often) for s in RIDGES}
         best = min(left, key=lambda s: left[s])
-        nothing = last.error([torch.zeros_like(m) for m in first.solved(best)], own, often)
         matrices = first.plus(last).solved(best)
+        nothing = last.error([torch.zeros_like(m) for m in matrices], own, often)
         return cls(basis, least, [m.to(torch.complex64) for m in matrices]), left[best] / nothing
 
 
@@ -218,8 +218,7 @@ class Corrected(Forecaster):
     ) -> Tensor:
         """See Forecaster."""
         found = self.plain.step(state, time, hours, forcing, generator)
-        known = self.corrections.get(hours)
-        return found if known is None else known(found, state)
+        return self._corrected(found, state, hours)
 
     def steps(
         self,
@@ -231,8 +230,9 @@ class Corrected(Forecaster):
     ) -> list[Tensor]:
         """See Forecaster."""
         found = self.plain.steps(states, times, hours, forcings, generators)
+        together = self._corrected(torch.cat(list(found)), torch.cat(list(states)), hours)
+        return list(together.split([len(state) for state in states]))
+
+    def _corrected(self, forecast: Tensor, start: Tensor, hours: int) -> Tensor:
         known = self.corrections.get(hours)
-        if known is None:
-            return found
-        sizes = [len(state) for state in states]
-        return list(known(torch.cat(list(found)), torch.cat(list(states))).split(sizes))
+        return forecast if known is None else known(forecast, start)

@@ -69,8 +69,8 @@ def test_where_nothing_is_linear_little_is_added(basis):
     """Errors that are noise: the largest ridge, and less than a hundredth of their square."""
 
     def noisy(seed):
-        for forecast, _, start in batches(basis, 500, 0.0, seed):
-            yield forecast, forecast + 0.3 * drawn(basis, 50, seed + 77 + len(forecast)), start
+        for n, (forecast, _, start) in enumerate(batches(basis, 500, 0.0, seed)):
+            yield forecast, forecast + 0.3 * drawn(basis, 50, 90_000 + 100 * seed + n), start
 
     found, left = Correction.fit(noisy(4), noisy(5), basis, LEAST)
     ((forecast, _, start),) = batches(basis, 50, 0.0, 6)

@@ -4,14 +4,14 @@ moments, a forecaster's linear corrections, errors and weights of draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress, TaskID, track
+from rich.progress import Progress, track
 
 from gapzoo import checkpoint
 from gapzoo.core import GapzooError, MemberGenerator
@@ -22,9 +22,10 @@ from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import RegressedErrors
 from gapzoo.forecasters import Forecaster
-from gapzoo.forecasters.corrected import Correction, correction_name
+from gapzoo.forecasters.corrected import correction_name
 from gapzoo.prepare import check_corrected, data_of
 from gapzoo.recipe import Recipe, dump, load
+from gapzoo.tasks.correcting import FORECASTS, fit_correction
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors, within_run
 from gapzoo.tasks.recurrence import recurrence
 from gapzoo.tasks.settings import beside
@@ -37,8 +38,6 @@ EVALUATIONS = 240
 """Validation forecasts that the weights of a single evaluation are measured on."""
 MOMENT_STATES = 160
 """Validation states that a prior's second moments are measured on."""
-CORRECTED, BATCH, LATE = 9000, 50, 0.2
-"""Training forecasts that corrections are fitted to, as many at a time, the share that is late."""
 
 
 def calibrate(
@@ -131,28 +130,16 @@ def _corrections(
         raise GapzooError("'corrected' leads need a prior's modes; name its checkpoint as 'basis'")
     step, out = made.forecaster_in(reader.world), dict[str, torch.Tensor]()
     every = reader.archive.indices(recipe.train[0], recipe.train[1])
-    rows = every[np.linspace(0, len(every) - 1, min(CORRECTED, len(every))).astype(int)]
-    parts = np.split(rows, [int((1 - LATE) * len(rows))])
     for hours in recipe.corrected:
         with Progress() as bar:
-            task = bar.add_task(f"corrections of {hours} h", total=len(rows))
-            early, late = (_batches(step, reader, p, hours, bar, task) for p in parts)
-            found, left = Correction.fit(early, late, prior.covariance)
+            task = bar.add_task(f"corrections of {hours} h", total=min(FORECASTS, len(every)))
+            advance = partial(bar.advance, task)
+            found, left = fit_correction(step, reader, every, hours, prior.covariance, advance)
         made.details.setdefault("scores", {})[f"squared error left by correction, {hours} h"] = (
             f"{left:.3f}"
         )
         out |= found.to_tensors(correction_name(hours))
     return out
-
-
-def _batches(
-    step: Forecaster, reader: Reader, rows: np.ndarray, hours: int, bar: Progress, task: TaskID
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Forecasts, truths and starts, few at a time."""
-    for part in np.array_split(rows, -(-len(rows) // BATCH)):
-        if len(within_run(reader.archive, part, hours // hours_of(reader.archive))):
-            yield forecast_pairs(step, reader, part, hours)
-        bar.advance(task, len(part))
 
 
 def _single(

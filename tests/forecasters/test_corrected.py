@@ -1,17 +1,24 @@
 """Linear corrections: what is linear in forecast and start is found, and nothing else."""
 
+import dataclasses
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from models import saved, toy_forecaster, toy_prior, zonal
-from worlds import expect, toy_archive
+from worlds import expect, flat_world, toy_archive
 
 from gapzoo import checkpoint, cli, measure
-from gapzoo.core import GapzooError, MemberGenerator
+from gapzoo.core import Channels, GapzooError, MemberGenerator
+from gapzoo.core.climatology import Climatology
+from gapzoo.core.primitive import Adiabatic
 from gapzoo.data.module import Reader
 from gapzoo.diffusion.modes import on_grid, waves_of
+from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters.abroad import Abroad
-from gapzoo.forecasters.corrected import Corrected, Correction, corrections, leading
+from gapzoo.forecasters.corrected import Corrected, Correction, Fit, bases, corrections
+from gapzoo.forecasters.trivial import Persistence
 from gapzoo.tasks.rollout import Start
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
 
@@ -29,6 +36,20 @@ def basis(archive):
     return zonal(archive)
 
 
+def winds_world():
+    """Wind and temperature on two pressure levels, with seasons."""
+    names = ("u_component_of_wind", "v_component_of_wind", "temperature")
+    labels = [f"{name}@{level}" for name in names for level in (300, 700)]
+    mean = np.zeros((3, 6, 6, 12), np.float32)
+    mean[0, 4:], mean[1, 4:] = 270.0, np.linspace(-8, 8, 6)[:, None]
+    spread = np.full((1, 6, 6, 12), 9.0, np.float32)
+    return dataclasses.replace(
+        flat_world(6, 6, 12),
+        channels=Channels(labels, "pressure"),
+        climatology=Climatology(mean, spread),
+    )
+
+
 def drawn(basis, count, seed):
     noise = torch.randn(count, *basis.shape, generator=torch.Generator().manual_seed(seed))
     return basis.sample(noise)
@@ -39,10 +60,11 @@ def wrong(basis, forecast, start):
     size = basis.shape[0] * basis.shape[1]
     g = torch.Generator().manual_seed(9)
     a, b = (0.3 * torch.randn(size, size, generator=g) / size**0.5 for _ in range(2))
-    parts = zip(waves_of(forecast), waves_of(start), leading(basis, LEAST), strict=True)
+    parts = zip(waves_of(forecast), waves_of(start), bases(basis, LEAST), strict=True)
     a, b = a.to(torch.complex64), b.to(torch.complex64)
     inside = [
-        (f @ e.conj() @ e.T @ a + x @ e.conj() @ e.T @ b) @ e.conj() @ e.T for f, x, (e, _) in parts
+        (f @ e.conj() @ e.T @ a + x @ e.conj() @ e.T @ b) @ e.conj() @ e.T
+        for f, x, (e, _, _) in parts
     ]
     return on_grid(inside, basis.shape)
 
@@ -53,13 +75,21 @@ def batches(basis, count, noise, seed=0):
         common, own, start = (drawn(basis, 50, 1000 * seed + 3 * n + i) for i in range(3))
         forecast, start = (common + own) / 2**0.5, (common + start) / 2**0.5
         rest = noise * drawn(basis, 50, 500_000 + 1000 * seed + n)
-        yield forecast, forecast + wrong(basis, forecast, start) + rest, start
+        yield forecast, forecast + wrong(basis, forecast, start) + rest, start, None
+
+
+def fitted(basis, early, late):
+    fit = Fit(basis, LEAST)
+    for part, judges in ((early, False), (late, True)):
+        for batch in part:
+            fit.add(*batch, late=judges)
+    return fit.solve()
 
 
 def test_what_is_linear_is_found_and_taken_off(basis):
     parts = batches(basis, 800, 0.02), batches(basis, 200, 0.02, 1)
-    found, left = Correction.fit(*parts, basis, LEAST)
-    ((forecast, truth, start),) = batches(basis, 50, 0.0, 2)
+    found, left = fitted(basis, *parts)
+    ((forecast, truth, start, _),) = batches(basis, 50, 0.0, 2)
     before, after = forecast - truth, found(forecast, start) - truth
     assert after.square().mean() < 0.01 * before.square().mean()
     assert left < 0.02
@@ -69,17 +99,61 @@ def test_where_nothing_is_linear_little_is_added(basis):
     """Errors that are noise: the largest ridge, and less than a hundredth of their square."""
 
     def noisy(seed):
-        for n, (forecast, _, start) in enumerate(batches(basis, 500, 0.0, seed)):
-            yield forecast, forecast + 0.3 * drawn(basis, 50, 90_000 + 100 * seed + n), start
+        for n, (forecast, _, start, _) in enumerate(batches(basis, 500, 0.0, seed)):
+            noise = 0.3 * drawn(basis, 50, 90_000 + 100 * seed + n)
+            yield forecast, forecast + noise, start, None
 
-    found, left = Correction.fit(noisy(4), noisy(5), basis, LEAST)
-    ((forecast, _, start),) = batches(basis, 50, 0.0, 6)
+    found, left = fitted(basis, noisy(4), noisy(5))
+    ((forecast, _, start, _),) = batches(basis, 50, 0.0, 6)
     added = found(forecast, start) - forecast
     assert left > 0.98 and added.square().mean() < 0.05 * 0.3**2
 
 
+def test_what_the_flow_tells_is_found_beside(basis):
+    """Truths that hold half of a third field: without it nothing of that is found."""
+
+    def flowing(seed, count, known=True):
+        for n, (forecast, truth, start, _) in enumerate(batches(basis, count, 0.02, seed)):
+            flow = drawn(basis, 50, 700_000 + 1000 * seed + n)
+            yield forecast, truth + 0.5 * flow, start, 40 * flow if known else None
+
+    found, left = fitted(basis, flowing(0, 800), flowing(1, 200))
+    _, without = fitted(basis, flowing(0, 800, False), flowing(1, 200, False))
+    assert found.flowing and left < 0.05 < 0.5 < without
+    ((forecast, truth, start, flow),) = flowing(2, 50)
+    after = found(forecast, start, flow) - truth
+    assert after.square().mean() < 0.05 * (forecast - truth).square().mean()
+    kept = corrections(found.to_tensors("correction6"), basis)[6]
+    torch.testing.assert_close(
+        kept(forecast, start, flow), found(forecast, start, flow), rtol=0, atol=1e-2
+    )
+
+
+def test_a_step_takes_the_flow_halfway():
+    """Persistence in a world of winds: what is added is the tendency at noon, by its matrices."""
+    world = winds_world()
+    g = torch.Generator().manual_seed(0)
+    states = torch.randn(40, *world.shape, generator=g)
+    basis = ZonalCovariance.fit([states])
+    ranks, zero = [e.shape[1] for e, _, _ in bases(basis, LEAST)], torch.complex64
+    rows = zip(ranks, basis.ranks, strict=True)
+    matrices = [torch.eye(k, 2 * k + r, dtype=zero).roll(2 * k, 1) for k, r in rows]
+    scales = [torch.full((m.shape[1],), 2.0) for m in matrices]
+    step = Corrected(Persistence(world), {24: Correction(basis, LEAST, matrices, scales)})
+    each, times = [states[:2], states[2:3]], [TIME, TIME + pd.Timedelta(days=100)]
+    found = step.steps(each, times, 24, [None, None], [None, None])
+    for state, time, after in zip(each, times, found, strict=True):
+        still = Persistence(world).step(state, time, 24)
+        noon = pd.DatetimeIndex([time + pd.Timedelta(hours=12)])
+        waves = waves_of(Adiabatic(world)((state + still) / 2, noon))
+        parts = zip(waves, bases(basis, LEAST), strict=True)
+        added = [(w @ whole.conj())[:, : len(r)] / 2 * r @ e.T for w, (e, r, whole) in parts]
+        torch.testing.assert_close(after, still + on_grid(added, world.shape), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(step.step(state, time, 24), after, rtol=1e-4, atol=1e-4)
+
+
 def test_it_turns_with_the_globe_and_with_nothing_else(basis):
-    found, _ = Correction.fit(batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1), basis, LEAST)
+    found, _ = fitted(basis, batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1))
     forecast, start = drawn(basis, 3, 1), drawn(basis, 3, 2)
     turned = found(forecast.roll(3, -1), start.roll(3, -1))
     torch.testing.assert_close(turned, found(forecast, start).roll(3, -1), rtol=1e-4, atol=1e-5)
@@ -87,7 +161,7 @@ def test_it_turns_with_the_globe_and_with_nothing_else(basis):
 
 
 def test_a_checkpoint_keeps_it_to_half_precision_and_refuses_another_basis(archive, basis):
-    found, _ = Correction.fit(batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1), basis, LEAST)
+    found, _ = fitted(basis, batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1))
     kept = corrections(found.to_tensors("correction24"), basis)
     forecast, start = drawn(basis, 3, 1), drawn(basis, 3, 2)
     torch.testing.assert_close(kept[24](forecast, start), found(forecast, start), rtol=0, atol=3e-3)
@@ -95,12 +169,12 @@ def test_a_checkpoint_keeps_it_to_half_precision_and_refuses_another_basis(archi
     with expect(GapzooError, "a correction of", "fit it with 'gapzoo calibrate'"):
         corrections(found.to_tensors("correction24"), fewer)
     with expect(GapzooError, "no forecasts to fit"):
-        Correction.fit([], [], basis, LEAST)
+        Fit(basis, LEAST).solve()
 
 
 def test_only_leads_that_are_known_are_corrected(archive, basis):
     world = toy_prior(archive).world
-    found, _ = Correction.fit(batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1), basis, LEAST)
+    found, _ = fitted(basis, batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1))
     plain = toy_forecaster(archive, model="crpscast_small").forecaster_in(world)
     whole = Corrected(plain, {24: found})
     states = [drawn(basis, n, n) for n in (2, 1)]

@@ -108,13 +108,24 @@ class ClimatologyForecast(ForecastMethod):
 
 @FORECASTS.register("convcast")
 class DeterministicForecast(ForecastMethod):
-    """The forecasting network alone, from the mean of the initial ensemble."""
+    """The forecasting network alone, from the mean of the initial ensemble.
+
+    Args:
+        setting: archive and world.
+        protocol: leads and members.
+        forecaster: checkpoint of a forecasting network.
+        basis: checkpoint of the prior in whose modes its corrections are known; without it nothing
+            is corrected.
+    """
 
     entry = "convcast"
 
-    def __init__(self, setting: Setting, protocol: Protocol, forecaster: str) -> None:
+    def __init__(
+        self, setting: Setting, protocol: Protocol, forecaster: str, basis: str = ""
+    ) -> None:
         super().__init__(setting, protocol)
         self.checkpoint = checkpoint_for(setting, forecaster)
+        self.basis = checkpoint_for(setting, basis) if basis else None
         own = getattr(self.checkpoint.network, "forecaster", self.entry)
         if own != self.entry:
             raise GapzooError(f"forecaster '{forecaster}' is for the entry '{own}'; run that")
@@ -123,12 +134,13 @@ class DeterministicForecast(ForecastMethod):
         self, initial: Tensor, time: pd.Timestamp, forcing: np.ndarray, generator: MemberGenerator
     ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
         """See ForecastMethod."""
-        forecaster = self.checkpoint.forecaster_in(self.setting.world)
+        forecaster = self.checkpoint.forecaster_in(self.setting.world, self.basis)
         return self._deterministic(forecaster, initial, time, forcing)
 
     def provenance(self) -> dict[str, Any]:
-        """The network."""
-        return {"forecaster": self.checkpoint.name, "forecaster_sha256": self.checkpoint.hash}
+        """The network, and whose modes its corrections are in."""
+        known = {"forecaster": self.checkpoint.name, "forecaster_sha256": self.checkpoint.hash}
+        return known | ({"basis": self.basis.name} if self.basis else {})
 
 
 @FORECASTS.register("crpscast")
@@ -142,7 +154,7 @@ class GeneratedForecast(DeterministicForecast):
     ) -> Iterator[tuple[pd.Timestamp, Tensor]]:
         """See ForecastMethod."""
         world = self.setting.world
-        forecaster = self.checkpoint.forecaster_in(world)
+        forecaster = self.checkpoint.forecaster_in(world, self.basis)
         roll = Rollout(forecaster=forecaster, world=world, hours=self.protocol.hours)
         return islice(roll.run(initial, time, generator, persisted(forcing)), self.steps)
 

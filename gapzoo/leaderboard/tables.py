@@ -29,6 +29,7 @@ NAMES = {
     "gap": "GAP",
     "convcast": "ConvCast alone",
     "crpscast": "CRPSCast alone",
+    "crpscast-corrected": "CRPSCast alone, corrected",
     "diffcast": "DiffCast alone",
     "letkf": "LETKF",
     "enkf": "EnKF",

@@ -66,8 +66,9 @@ class Recipe:
         modes: of a forecaster that draws: least variance, normalised, of the modes of ``basis``
             whose coefficients have half of what is then the loss; 0 is none.
         basis: checkpoint of a prior, in whose basis a forecaster's errors are estimated too.
-        corrected: of a forecaster: leads, in hours, at which what it gets wrong linearly is fitted
-            in the modes of ``basis`` once it is trained (``gapzoo.forecasters.corrected``).
+        corrected: of a forecaster: leads, in hours, at which what start, forecast and the adiabatic
+            tendency between them tell of its errors is fitted in the modes of ``basis`` once it is
+            trained (``gapzoo.forecasters.corrected``).
         batch_size: samples a step, of all devices together.
         steps_per_epoch: steps between validations.
         validation_samples: samples of a validation.

@@ -105,6 +105,8 @@ class Correction:
         cls, tensors: dict[str, Tensor], name: str, basis: ZonalCovariance
     ) -> Correction:
         """The inverse of ``to_tensors``."""
+        if f"{name}.scale.0" not in tensors:
+            raise GapzooError(f"'{name}' is of an older form; fit it anew with 'gapzoo calibrate'")
         pairs = [tensors[f"{name}.{m}"].float() for m in range(len(basis.ranks))]
         matrices = [torch.view_as_complex(pair.contiguous()) for pair in pairs]
         scales = [tensors[f"{name}.scale.{m}"] for m in range(len(basis.ranks))]

@@ -168,6 +168,9 @@ def test_a_checkpoint_keeps_it_to_half_precision_and_refuses_another_basis(archi
     fewer = basis.merged(basis.above(3.0))
     with expect(GapzooError, "a correction of", "fit it with 'gapzoo calibrate'"):
         corrections(found.to_tensors("correction24"), fewer)
+    old = {k: v for k, v in found.to_tensors("correction6").items() if "scale" not in k}
+    with expect(GapzooError, "'correction6' is of an older form; fit it anew"):
+        corrections(old, basis)
     with expect(GapzooError, "no forecasts to fit"):
         Fit(basis, LEAST).solve()
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from models import saved, toy_forecaster, toy_prior
 from worlds import MEMORY, SPREAD, expect, toy_archive
 
 from gapzoo import checkpoint
 from gapzoo.core import GapzooError
+from gapzoo.forecasters.corrected import Correction, bases
 from gapzoo.leaderboard import methods, rows
 from gapzoo.leaderboard.forecasts import FORECASTS
 from gapzoo.leaderboard.protocol import Protocol
@@ -146,6 +148,23 @@ def test_generating_networks_make_members_from_one_truth(archive, models, entry,
     first, second = (run(archive, "weather", entry, options, members=3) for _ in range(2))
     assert first["scores"] == second["scores"]
     assert first["scores"]["48"]["spread_skill"] > first["scores"]["24"]["spread_skill"] / 2 > 0
+
+
+def test_networks_alone_are_corrected_in_the_modes_of_a_basis(archive, models, tmp_path):
+    """The toy remembers 0.8 of a day: taking a fifth off what is nearly persistence is right."""
+    prior, network = toy_prior(archive, wiener=True), toy_forecaster(archive)
+    each = bases(prior.covariance, 0.3)
+    matrices = [-0.2 * torch.eye(len(r), 2 * len(r), dtype=torch.complex64) for _, r, _ in each]
+    scales = [torch.cat([r, r]) for _, r, _ in each]
+    correction = Correction(prior.covariance, 0.3, matrices, scales)
+    network.extras |= correction.to_tensors("correction24")
+    basis, forecaster = saved(prior, tmp_path / "p"), saved(network, tmp_path / "f")
+    options = {"forecaster": str(forecaster)}
+    plain = run(archive, "weather", "convcast", options, cases=24)
+    right = run(archive, "weather", "convcast", options | {"basis": str(basis)}, cases=24)
+    assert "basis" not in plain and right["basis"] == prior.name
+    error = [row["scores"]["24"]["rmse"] for row in (plain, right)]
+    assert error[1] < 0.98 * error[0]
 
 
 def test_a_network_is_run_by_its_own_entry(archive, models):

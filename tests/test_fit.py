@@ -282,7 +282,14 @@ def test_shipped_recipes_are_built_and_stepped(path, archive, tmp_path):
     changes = [f"archive={archive.path}", "train=[1979-01-01,1979-12-31]", "batch_size=4"]
     changes += ["validate=[1980-01-01,1980-06-30]", "variables=[]", "max_minutes=null"]
     changes += ["max_steps=2", "steps_per_epoch=2", "validation_samples=8", "covariance_states=200"]
-    changes += ["start=''", "basis=''", "hours=[24,48]", "accelerator=cpu", "covariance=fit"]
+    changes += [
+        "start=''",
+        "basis=''",
+        "corrected=[]",
+        "hours=[24,48]",
+        "accelerator=cpu",
+        "covariance=fit",
+    ]
     changes += ["normalisation=archive", "compile=false", "modes=0"]
     changes += [f"waves={min(recipe.load(path).waves, archive.grid.shape[1] // 2)}"]
     wanted = recipe.load(path, changes)

@@ -54,6 +54,7 @@ def fit_correction(
 def _add(
     fit: Fit, forecaster: Corrected, reader: Reader, rows: np.ndarray, hours: int, late: bool
 ) -> None:
+    """Forecasts from steps, none drawn at random, counted."""
     times, seas = list(reader.archive.times[rows]), list(reader.forcing(rows))
     start, truth = reader.state(rows), reader.state(rows + hours // hours_of(reader.archive))
     nobody = [None] * len(rows)

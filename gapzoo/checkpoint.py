@@ -88,13 +88,13 @@ class Checkpoint:
 
         Args:
             world: whose states it takes and gives.
-            prior: with it, linear errors are taken off where they are known in its modes.
+            prior: with it, errors that are known in its modes are taken off.
         """
         world.require(self.world, f"checkpoint '{self.name}'")
-        own, basis = self.forecaster, None if prior is None else prior.covariance
-        known = {} if basis is None else corrections(self.extras, basis)
-        if prior is not None and known:
-            own = Corrected(serving(own, prior.world), known)
+        own = self.forecaster
+        if prior is not None and prior.covariance is not None:
+            known = corrections(self.extras, prior.covariance, prior.world)
+            own = Corrected(serving(own, prior.world), known) if known else own
         return serving(own, world)
 
     def error(

@@ -1,10 +1,10 @@
 """What a checkpoint keeps of itself beside its weights, measured on archives: a prior's second
-moments, a forecaster's linear corrections, errors and weights of draws.
+moments, a forecaster's corrections, errors and weights of draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,14 @@ from gapzoo.diffusion.moments import SecondMoments
 from gapzoo.diffusion.single import SingleWeights
 from gapzoo.diffusion.zonal import RegressedErrors
 from gapzoo.forecasters import Forecaster
-from gapzoo.forecasters.corrected import correction_name
 from gapzoo.prepare import check_corrected, data_of
 from gapzoo.recipe import Recipe, dump, load
-from gapzoo.tasks.correcting import FORECASTS, fit_correction
+from gapzoo.tasks.correcting import fit_stages
 from gapzoo.tasks.forecast_error import error_covariance, forecast_pairs, mode_errors, within_run
 from gapzoo.tasks.recurrence import recurrence
 from gapzoo.tasks.settings import beside
 from gapzoo.tasks.single_weights import single_weights
+from gapzoo.training.corrector import Plan
 
 ERROR_FORECASTS = 1000
 RECURRENCES = 240
@@ -125,20 +125,27 @@ def _corrections(
     recipe: Recipe,
     prior: checkpoint.Checkpoint | None,
 ) -> dict[str, torch.Tensor]:
-    """Linear corrections of a forecaster, fitted to the training years, by lead."""
+    """Corrections of a forecaster, fitted to the training years, by lead."""
     if prior is None or prior.covariance is None:
         raise GapzooError("'corrected' leads need a prior's modes; name its checkpoint as 'basis'")
     step, out = made.forecaster_in(reader.world), dict[str, torch.Tensor]()
-    every = reader.archive.indices(recipe.train[0], recipe.train[1])
+    years = (
+        reader.archive.indices(recipe.train[0], recipe.train[1]),
+        reader.archive.indices(recipe.validate[0], recipe.validate[1]),
+    )
+    plan = Plan(steps=recipe.corrector_steps, seed=recipe.seed)
     for hours in recipe.corrected:
-        with Progress() as bar:
-            task = bar.add_task(f"corrections of {hours} h", total=min(FORECASTS, len(every)))
-            advance = partial(bar.advance, task)
-            found, left = fit_correction(step, reader, every, hours, prior.covariance, advance)
-        made.details.setdefault("scores", {})[f"squared error left by correction, {hours} h"] = (
-            f"{left:.3f}"
-        )
-        out |= found.to_tensors(correction_name(hours))
+        with Progress() as shown:
+
+            def bar(text: str, total: int, shown: Progress = shown) -> Callable[[int], object]:
+                return partial(shown.advance, shown.add_task(text, total=total))
+
+            basis = prior.covariance
+            stages, left = fit_stages(step, reader, years, hours, basis, bar, recipe.stages, plan)
+        for number, stage in enumerate(stages, 1):
+            out |= stage.to_tensors(hours, number)
+        scores = made.details.setdefault("scores", {})
+        scores[f"squared error left by correction, {hours} h"] = f"{left:.3f}"
     return out
 
 
@@ -201,6 +208,8 @@ def recalibrate(
     prior: str,
     output: Path | None = None,
     corrected: Sequence[int] | None = None,
+    stages: int | None = None,
+    steps: int | None = None,
 ) -> Path:
     """Estimate a forecaster's errors in the modes of a prior, and save its checkpoint with them.
 
@@ -211,13 +220,18 @@ def recalibrate(
         prior: that of the prior.
         output: folder, whose name is the checkpoint's; its own where None.
         corrected: leads whose forecasts are corrected, hours; the recipe's where None.
+        stages, steps: see ``stages`` and ``corrector_steps`` of a recipe; its own where None.
     """
     made, folder = checkpoint.load(forecaster), checkpoint.find(forecaster)
     recipe = load(folder / "recipe.yaml")
     command = ["gapzoo calibrate", made.name, prior]
     command += [] if corrected is None else ["--correct", *map(str, corrected)]
+    command += [] if stages is None else ["--stages", str(stages)]
+    command += [] if steps is None else ["--steps", str(steps)]
     recipe.basis = prior
     recipe.corrected = recipe.corrected if corrected is None else list(corrected)
+    recipe.stages = recipe.stages if stages is None else stages
+    recipe.corrector_steps = recipe.corrector_steps if steps is None else steps
     check_corrected(recipe)
     if output is not None and output.name != made.name:
         made.details["parent"] = f"{made.name} (SHA-256 {made.hash}), the same weights"

@@ -204,6 +204,11 @@ def check_corrected(recipe: Recipe) -> None:
     unknown = sorted(set(recipe.corrected) - set(recipe.hours))
     if unknown:
         raise GapzooError(f"'corrected' names the lead {unknown[0]} h; 'hours' has {recipe.hours}")
+    if recipe.stages < 1 or recipe.corrector_steps < 0:
+        raise GapzooError(
+            f"{recipe.stages} stages with {recipe.corrector_steps} corrector_steps; give 1 or more "
+            "and 0 or more"
+        )
 
 
 def _refuse(recipe: Recipe, who: str, *keys: str) -> None:

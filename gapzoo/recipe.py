@@ -69,6 +69,9 @@ class Recipe:
         corrected: of a forecaster: leads, in hours, at which what start, forecast and the adiabatic
             tendency between them tell of its errors is fitted in the modes of ``basis`` once it is
             trained (``gapzoo.forecasters.corrected``).
+        stages: equal parts that a corrected lead is made of.
+        corrector_steps: of a small network that learns, in each stage, what the fit leaves; 0 is
+            none.
         batch_size: samples a step, of all devices together.
         steps_per_epoch: steps between validations.
         validation_samples: samples of a validation.
@@ -119,6 +122,8 @@ class Recipe:
     modes: float = 0.0
     basis: str = ""
     corrected: list[int] = field(default_factory=list)
+    stages: int = 1
+    corrector_steps: int = 0
     batch_size: int = 32
     steps_per_epoch: int = 500
     validation_samples: int = 256

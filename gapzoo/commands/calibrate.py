@@ -15,8 +15,9 @@ def calibrate(args: argparse.Namespace) -> None:
     from gapzoo.core import GapzooError
 
     if checkpoint.load(args.checkpoint).kind == "prior":
-        if args.correct is not None:
-            raise GapzooError("--correct is of a forecaster; leave it out")
+        given = [n for n in ("correct", "stages", "steps") if getattr(args, n) is not None]
+        if given:
+            raise GapzooError(f"--{given[0]} is of a forecaster; leave it out")
         if args.prior:
             raise GapzooError(f"'{args.checkpoint}' is a prior itself; leave '{args.prior}' out")
         done = measure.measure_moments(args.checkpoint, args.output, args.archive, args.validate)
@@ -26,7 +27,9 @@ def calibrate(args: argparse.Namespace) -> None:
         raise GapzooError("--archive and --validate are of a prior; a forecaster has its recipe's")
     if not args.prior:
         raise GapzooError(f"'{args.checkpoint}' is a forecaster; name the prior of its modes too")
-    done = measure.recalibrate(args.checkpoint, args.prior, args.output, args.correct)
+    done = measure.recalibrate(
+        args.checkpoint, args.prior, args.output, args.correct, args.stages, args.steps
+    )
     CONSOLE.print(f"error statistics written to {done}")
 
 
@@ -44,6 +47,14 @@ def add(commands: Any) -> None:
         nargs="*",
         type=int,
         metavar="HOURS",
-        help="of a forecaster: leads whose linear errors are taken off (its recipe's)",
+        help="of a forecaster: leads whose known errors are taken off (its recipe's)",
+    )
+    parser.add_argument(
+        "--stages", type=int, help="with --correct: equal parts of a lead (its recipe's)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="with --correct: training steps of the network that follows each stage (its recipe's)",
     )
     parser.add_argument("--output", type=Path, help="checkpoint folder (its own)")

@@ -37,6 +37,10 @@ def within_run(archive: Archive, positions: np.ndarray, ahead: int) -> np.ndarra
     return positions[archive.runs[positions] == archive.runs[positions + ahead]]
 
 
+TOGETHER = 10
+"""Forecasts of one batch."""
+
+
 def forecast_pairs(
     forecaster: Forecaster,
     reader: Reader,
@@ -53,16 +57,17 @@ def forecast_pairs(
         reader: of an archive, in years that the forecaster was not trained on.
         positions: steps to start from; those whose target lies in another run are left out.
         hours: lead.
-        progress: called with 1 after each forecast.
+        progress: called with how many forecasts are new.
     """
     archive, ahead = reader.archive, hours // hours_of(reader.archive)
     positions, forecasts = within_run(archive, positions, ahead), []
-    for position in positions:
-        here = np.array([position])
-        time, forcing = archive.times[position], reader.forcing(here)[0]
-        forecasts.append(forecaster.step(reader.state(here), time, hours, forcing))
+    for here in np.array_split(positions, -(-len(positions) // TOGETHER)):
+        times, states = list(archive.times[here]), reader.state(here)
+        seas, nobody = list(reader.forcing(here)), [None] * len(here)
+        found = forecaster.steps(list(states.split(1)), times, hours, seas, nobody)  # type: ignore[arg-type]
+        forecasts += found
         if progress:
-            progress(1)
+            progress(len(here))
     return torch.cat(forecasts), reader.state(positions + ahead), reader.state(positions)
 
 
@@ -90,7 +95,7 @@ def added_errors(
         days: first and last, of years that the forecaster was not trained on.
         cycle: hours between analyses.
         hours: lead; ``cycle`` where 0. PAIRS forecasts of that, fewer of longer ones.
-        progress: called with 1 and how many there are after each forecast.
+        progress: called with how many forecasts are new, and how many there are.
 
     Raises:
         GapzooError: where the lead is no number of cycles, or the archive has none of the days.

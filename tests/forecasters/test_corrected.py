@@ -17,7 +17,8 @@ from gapzoo.data.module import Reader
 from gapzoo.diffusion.modes import on_grid, waves_of
 from gapzoo.diffusion.zonal import ZonalCovariance
 from gapzoo.forecasters.abroad import Abroad
-from gapzoo.forecasters.corrected import Corrected, Correction, Fit, bases, corrections
+from gapzoo.forecasters.corrected import Corrected, Stage, corrections
+from gapzoo.forecasters.linear import Correction, Fit, bases
 from gapzoo.forecasters.trivial import Persistence
 from gapzoo.tasks.rollout import Start
 from gapzoo.tasks.settings import RolloutSettings, rollout_of
@@ -123,9 +124,9 @@ def test_what_the_flow_tells_is_found_beside(basis):
     ((forecast, truth, start, flow),) = flowing(2, 50)
     after = found(forecast, start, flow) - truth
     assert after.square().mean() < 0.05 * (forecast - truth).square().mean()
-    kept = corrections(found.to_tensors("correction6"), basis)[6]
+    (kept,) = corrections(Stage(found).to_tensors(6, 1), basis, flat_world())[6]
     torch.testing.assert_close(
-        kept(forecast, start, flow), found(forecast, start, flow), rtol=0, atol=1e-2
+        kept.linear(forecast, start, flow), found(forecast, start, flow), rtol=0, atol=1e-2
     )
 
 
@@ -139,7 +140,7 @@ def test_a_step_takes_the_flow_halfway():
     rows = zip(ranks, basis.ranks, strict=True)
     matrices = [torch.eye(k, 2 * k + r, dtype=zero).roll(2 * k, 1) for k, r in rows]
     scales = [torch.full((m.shape[1],), 2.0) for m in matrices]
-    step = Corrected(Persistence(world), {24: Correction(basis, LEAST, matrices, scales)})
+    step = Corrected(Persistence(world), {24: [Stage(Correction(basis, LEAST, matrices, scales))]})
     each, times = [states[:2], states[2:3]], [TIME, TIME + pd.Timedelta(days=100)]
     found = step.steps(each, times, 24, [None, None], [None, None])
     for state, time, after in zip(each, times, found, strict=True):
@@ -162,15 +163,21 @@ def test_it_turns_with_the_globe_and_with_nothing_else(basis):
 
 def test_a_checkpoint_keeps_it_to_half_precision_and_refuses_another_basis(archive, basis):
     found, _ = fitted(basis, batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1))
-    kept = corrections(found.to_tensors("correction24"), basis)
+    tensors, world = Stage(found).to_tensors(24, 1), flat_world()
+    (kept,) = corrections(tensors, basis, world)[24]
     forecast, start = drawn(basis, 3, 1), drawn(basis, 3, 2)
-    torch.testing.assert_close(kept[24](forecast, start), found(forecast, start), rtol=0, atol=3e-3)
+    torch.testing.assert_close(
+        kept.linear(forecast, start), found(forecast, start), rtol=0, atol=3e-3
+    )
     fewer = basis.merged(basis.above(3.0))
     with expect(GapzooError, "a correction of", "fit it with 'gapzoo calibrate'"):
-        corrections(found.to_tensors("correction24"), fewer)
-    old = {k: v for k, v in found.to_tensors("correction6").items() if "scale" not in k}
-    with expect(GapzooError, "'correction6' is of an older form; fit it anew"):
-        corrections(old, basis)
+        corrections(tensors, fewer, world)
+    for old in (
+        {k: v for k, v in tensors.items() if "scale" not in k},
+        {k.replace("24-1", "24"): v for k, v in tensors.items()},
+    ):
+        with expect(GapzooError, "'correction24", "is of an older form; fit it anew"):
+            corrections(old, basis, world)
     with expect(GapzooError, "no forecasts to fit"):
         Fit(basis, LEAST).solve()
 
@@ -179,7 +186,7 @@ def test_only_leads_that_are_known_are_corrected(archive, basis):
     world = toy_prior(archive).world
     found, _ = fitted(basis, batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1))
     plain = toy_forecaster(archive, model="crpscast_small").forecaster_in(world)
-    whole = Corrected(plain, {24: found})
+    whole = Corrected(plain, {24: [Stage(found)]})
     states = [drawn(basis, n, n) for n in (2, 1)]
     times, rest = [TIME, TIME + pd.Timedelta(days=9)], [None, None]
 
@@ -203,6 +210,32 @@ def test_only_leads_that_are_known_are_corrected(archive, basis):
     assert whole.stochastic and not Corrected(toy_forecaster(archive).forecaster, {}).stochastic
 
 
+def test_a_step_of_two_stages_is_two_steps_of_half_the_lead(archive, basis):
+    """Each pass draws on from where the one before left the members' streams."""
+    world = toy_prior(archive).world
+    first, _ = fitted(basis, batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1))
+    second, _ = fitted(basis, batches(basis, 200, 0.1, 7), batches(basis, 50, 0.1, 8))
+    plain = toy_forecaster(archive, model="crpscast_small").forecaster_in(world)
+    whole = Corrected(plain, {24: [Stage(first), Stage(second)]})
+    state, stream = drawn(basis, 2, 1), MemberGenerator(0, 2)
+    noon = first(plain.step(state, TIME, 12, None, stream), state)
+    after = plain.step(noon, TIME + pd.Timedelta(hours=12), 12, None, stream)
+    found = whole.step(state, TIME, 24, None, MemberGenerator(0, 2))
+    torch.testing.assert_close(found, second(after, noon), rtol=1e-4, atol=1e-5)
+
+
+def test_stages_are_kept_in_order(basis):
+    made = [
+        fitted(basis, batches(basis, 100, 0.1, n), batches(basis, 50, 0.1, 20))[0] for n in (1, 2)
+    ]
+    tensors = {}
+    for number in (2, 1):
+        tensors |= Stage(made[number - 1]).to_tensors(24, number)
+    kept = corrections(tensors, basis, flat_world())[24]
+    for stage, linear in zip(kept, made, strict=True):
+        torch.testing.assert_close(stage.linear.scales, linear.scales)
+
+
 def test_calibrate_fits_and_roll_outs_use_it(tmp_path, monkeypatch, capsys):
     """The toy's memory of 0.8 a day: persistence, which the network nearly is, has 1.11 times the
     squared error of what is linear in the state."""
@@ -217,7 +250,7 @@ def test_calibrate_fits_and_roll_outs_use_it(tmp_path, monkeypatch, capsys):
         f"name: {network.name}\nkind: forecaster\nmodel: convcast_small\nhours: [24]\n"
         f"archive: {archive.path}\ntrain: {train}\nvalidate: {validate}\nmax_steps: 1\n"
     )
-    words = ["calibrate", str(folder), str(tmp_path / "p"), "--correct", "24"]
+    words = ["calibrate", str(folder), str(tmp_path / "p"), "--correct", "24", "--steps", "2"]
     assert cli.main([*words, "--output", str(tmp_path / "convcast_small.right")]) == 0
     right = checkpoint.load(tmp_path / "convcast_small.right")
     assert right.name == "convcast_small.right" and right.hash == checkpoint.load(folder).hash
@@ -228,6 +261,7 @@ def test_calibrate_fits_and_roll_outs_use_it(tmp_path, monkeypatch, capsys):
     steps = [right.forecaster_in(prior.world, p) for p in (None, prior)]
     error = [(s.step(start, TIME, 24) - truth).square().mean() for s in steps]
     assert 0.85 < error[1] / error[0] < 0.95
+    assert steps[1].corrections[24][0].local is not None
     assert isinstance(steps[1], Corrected) and not isinstance(steps[0], Corrected)
     roll = rollout_of(RolloutSettings(members=2), prior, right, prior.world)
     assert isinstance(roll.forecaster, Corrected)
@@ -238,3 +272,5 @@ def test_calibrate_fits_and_roll_outs_use_it(tmp_path, monkeypatch, capsys):
     assert isinstance(abroad, Abroad) and isinstance(abroad.home, Corrected)
     assert cli.main(["calibrate", str(tmp_path / "p"), "--correct", "24"]) == 2
     assert "--correct is of a forecaster" in " ".join(capsys.readouterr().err.split())
+    assert cli.main([*words, "--stages", "2"]) == 2
+    assert "24 h in 2 stages; the archive has steps of 24 h" in capsys.readouterr().err

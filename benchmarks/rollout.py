@@ -89,7 +89,7 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prior", default="unet_small.speedy-t21-v4")
-    parser.add_argument("--forecaster", default="crpscast_small.speedy-t21-v6")
+    parser.add_argument("--forecaster", default="crpscast_small.speedy-t21-v8")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--settings", nargs="+", default=["single:1", "dpmpp_2m:6"])
     parser.add_argument("--days", type=int, default=6, help="timed, after one more")

@@ -33,7 +33,7 @@ from gapzoo.report import figures
 from gapzoo.report.page import Page
 
 PRIOR = "unet_small.speedy-t21-v4"
-FORECASTER = "crpscast_small.speedy-t21-v6"
+FORECASTER = "crpscast_small.speedy-t21-v8"
 DETERMINISTIC = "convcast_small.speedy-t21-v3"
 SHOWN = ("temperature@0.835", "u_component_of_wind@0.34", "surface_pressure")
 CONSOLE = Console()

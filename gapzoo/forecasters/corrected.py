@@ -61,7 +61,7 @@ def corrections(
     """
     ends = [key.removesuffix(".least") for key in tensors if key.endswith(".least")]
     found: dict[int, list[Stage]] = defaultdict(list)
-    for name in sorted(name for name in ends if name.startswith(LINEAR)):
+    for name in sorted((n for n in ends if n.startswith(LINEAR)), key=lambda n: (len(n), n)):
         linear, end = Correction.from_tensors(tensors, name, basis), name.removeprefix(LINEAR)
         local = Corrector.from_tensors(tensors, f"{LOCAL}{end}", world)
         found[int(end.split("-")[0])].append(Stage(linear, local))

@@ -10,13 +10,14 @@ with averages over forecasts of the training years, every number of p of unit va
 statistics, Glahn & Lowry 1972, by matrices; ridge regression, Hoerl & Kennard 1970). One s for all
 wavenumbers is chosen on the last of those years. Such matrices commute with rotations about the
 axis: they know latitudes, channels and scales, no longitude; what land and mountains, waves and the
-flow do to each other is in N. A world without winds on levels has no N, and goes without.
+flow do to each other is in N. A world without winds on levels has no N, and goes without. What is
+added is bounded by what was usual (``Correction.bounded``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ RIDGES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 TINY = 1e-12
 LEAST = 0.3
 """Variance of a mode from which on it counts as leading, normalised."""
+BOUND = 6.0
+"""Root mean squares of what is usual that a state is corrected by at most."""
 Bases = list[tuple[Tensor, Tensor, Tensor]]
 """Of each wavenumber: leading vectors (C*H, K_m), roots of variances (K_m,), all (C*H, R_m)."""
 
@@ -44,12 +47,14 @@ class Correction:
         matrices: M_m (K_m, P_m) complex of each wavenumber, from its predictors: K_m leading modes
             of forecast and start, and all R_m of N where it is known.
         scales: (P_m,) root mean squares of the predictors.
+        most: (C, 1, 1) that a state is corrected by at any point; None sets no bound.
     """
 
     basis: ZonalCovariance
     least: float
     matrices: list[Tensor]
     scales: list[Tensor]
+    most: Tensor | None = None
     _there: dict[torch.device, Bases] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +84,20 @@ class Correction:
         told = _predictors(forecast, start, flow, own)
         each = zip(told, self.matrices, self.scales, own, strict=True)
         added = [((p / d.to(p)) @ m.T.to(p) * r) @ e.T for p, m, d, (e, r, _) in each]
-        return forecast + on_grid(added, self.basis.shape)
+        change = on_grid(added, self.basis.shape)
+        if self.most is not None:
+            most = self.most.to(change)
+            change = change.clamp(-most, most)
+        return forecast + change
+
+    def bounded(self, changes: Iterable[Tensor]) -> Correction:
+        """The same, by no more than ``BOUND`` root mean squares of corrections (B, C, H, W).
+
+        Matrices that act on a product of the state with itself know no bounds: in forecasts from
+        analyses humidity at the tropopause grew by half a step without one.
+        """
+        power = [change.square().mean((2, 3)) for change in changes]
+        return replace(self, most=BOUND * torch.cat(power).mean(0).sqrt()[:, None, None])
 
     def _bases(self, device: torch.device) -> Bases:
         """Moved to a device once."""
@@ -92,7 +110,8 @@ class Correction:
         """For a checkpoint: pairs of float16, by wavenumber."""
         pairs = {f"{name}.{n}": torch.view_as_real(m).half() for n, m in enumerate(self.matrices)}
         scales = {f"{name}.scale.{n}": d for n, d in enumerate(self.scales)}
-        return {**pairs, **scales, f"{name}.least": torch.tensor(self.least)}
+        bound = {} if self.most is None else {f"{name}.most": self.most}
+        return {**pairs, **scales, **bound, f"{name}.least": torch.tensor(self.least)}
 
     @classmethod
     def from_tensors(
@@ -104,7 +123,8 @@ class Correction:
         pairs = [tensors[f"{name}.{m}"].float() for m in range(len(basis.ranks))]
         matrices = [torch.view_as_complex(pair.contiguous()) for pair in pairs]
         scales = [tensors[f"{name}.scale.{m}"] for m in range(len(basis.ranks))]
-        return cls(basis, float(tensors[f"{name}.least"]), matrices, scales)
+        least, most = float(tensors[f"{name}.least"]), tensors.get(f"{name}.most")
+        return cls(basis, least, matrices, scales, most)
 
 
 class Fit:

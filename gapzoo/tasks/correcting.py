@@ -31,6 +31,8 @@ JUDGES = 400
 """Forecasts of other years that say what it leaves."""
 BATCH, LATE = 50, 0.2
 """Forecasts at a time; the share of them, the latest, that judges the matrices."""
+USUAL = 20
+"""Batches that say how large corrections usually are."""
 Bar = Callable[[str, int], Callable[[int], object]]
 """A progress bar of a title and a total, as what it is advanced by."""
 
@@ -170,13 +172,22 @@ class _Kept:
             if part.start < self.learned:
                 fit.add(*made, late=part.stop > late)
             progress(len(made[0]))
-        linear, _ = fit.solve()
+        free, _ = fit.solve()
+        linear = free.bounded(self._changes(free))
         for part in self._parts():
-            given = _tensor(self.forecast[part]), _tensor(self.start[part])
-            found = linear(*given, self._flow(part))
-            self.forecast[part] = self.maker.within(found).half().numpy()
+            self.forecast[part] = self.maker.within(self._linear(linear, part)).half().numpy()
         self.after += self.lead
         return linear
+
+    def _linear(self, linear: Correction, part: slice) -> Tensor:
+        given = _tensor(self.forecast[part]), _tensor(self.start[part])
+        return linear(*given, self._flow(part))
+
+    def _changes(self, linear: Correction) -> Iterator[Tensor]:
+        """What matrices add to some of the forecasts that they were fitted to."""
+        learned = [part for part in self._parts() if part.start < self.learned]
+        for part in learned[:: max(1, len(learned) // USUAL)]:
+            yield self._linear(linear, part) - _tensor(self.forecast[part])
 
     def _made(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Forecasts, truths, starts, tendencies of a batch, kept."""

@@ -92,7 +92,7 @@ class RolloutSettings:
     """
 
     prior: str = "unet_small.speedy-t21-v4"
-    forecaster: str = "crpscast_small.speedy-t21-v6"
+    forecaster: str = "crpscast_small.speedy-t21-v8"
     hours: int = 24
     form: str = "gaussian"
     start_sigma: float = 0.3

@@ -110,6 +110,21 @@ def test_where_nothing_is_linear_little_is_added(basis):
     assert left > 0.98 and added.square().mean() < 0.05 * 0.3**2
 
 
+def test_a_state_that_is_far_out_is_corrected_by_a_bound(basis):
+    """Usual ones as they were; a checkpoint keeps the bound."""
+    free, _ = fitted(basis, batches(basis, 200, 0.1), batches(basis, 50, 0.1, 1))
+    ((forecast, _, start, _),) = batches(basis, 50, 0.0, 2)
+    changes = free(forecast, start) - forecast
+    found = free.bounded([changes[:20], changes[20:]])
+    assert torch.equal(found(forecast, start), forecast + changes)
+    usual = changes.square().mean((0, 2, 3)).sqrt()
+    far = found(100 * forecast, 100 * start) - 100 * forecast
+    assert free(100 * forecast, 100 * start).sub(100 * forecast).abs().amax() > 20 * usual.amax()
+    torch.testing.assert_close(far.abs().amax((0, 2, 3)), 6 * usual, rtol=1e-3, atol=1e-4)
+    (kept,) = corrections(Stage(found).to_tensors(24, 1), basis, flat_world())[24]
+    assert torch.equal(kept.linear.most, found.most)
+
+
 def test_what_the_flow_tells_is_found_beside(basis):
     """Truths that hold half of a third field: without it nothing of that is found."""
 

@@ -8,7 +8,8 @@ from worlds import MEMORY, SPREAD, expect, toy_archive
 
 from gapzoo import checkpoint
 from gapzoo.core import GapzooError
-from gapzoo.forecasters.corrected import Correction, bases
+from gapzoo.forecasters.corrected import Stage
+from gapzoo.forecasters.linear import Correction, bases
 from gapzoo.leaderboard import methods, rows
 from gapzoo.leaderboard.forecasts import FORECASTS
 from gapzoo.leaderboard.protocol import Protocol
@@ -157,7 +158,7 @@ def test_networks_alone_are_corrected_in_the_modes_of_a_basis(archive, models, t
     matrices = [-0.2 * torch.eye(len(r), 2 * len(r), dtype=torch.complex64) for _, r, _ in each]
     scales = [torch.cat([r, r]) for _, r, _ in each]
     correction = Correction(prior.covariance, 0.3, matrices, scales)
-    network.extras |= correction.to_tensors("correction24")
+    network.extras |= Stage(correction).to_tensors(24, 1)
     basis, forecaster = saved(prior, tmp_path / "p"), saved(network, tmp_path / "f")
     options = {"forecaster": str(forecaster)}
     plain = run(archive, "weather", "convcast", options, cases=24)

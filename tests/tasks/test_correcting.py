@@ -45,6 +45,7 @@ def test_two_stages_know_as_much_of_a_linear_process_as_one(made, stages):
     step, left, bars = fitted(made, stages)
     known = (1 - MEMORY**4) / (2 * (1 - MEMORY**2))
     assert left == pytest.approx(known, rel=0.05) and len(bars) == stages
+    assert all((stage.linear.most > 0).all() for stage in step.corrections[48])
     reader, years, _ = made
     rows = years[1][:300]
     rows = rows[reader.archive.runs[rows] == reader.archive.runs[rows + 2]]

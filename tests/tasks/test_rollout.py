@@ -371,7 +371,7 @@ def test_an_observation_besides_the_forecast_has_the_exact_posterior():
 def test_the_shipped_networks_forecast_alike_with_two_fifths_of_the_modes():
     """A day with modes below 0.1 merged: apart by a small part of a day's error, 0.25."""
     prior, network = (
-        gapzoo.load(n) for n in ("unet_small.speedy-t21-v4", "crpscast_small.speedy-t21-v6")
+        gapzoo.load(n) for n in ("unet_small.speedy-t21-v4", "crpscast_small.speedy-t21-v8")
     )
     noise = torch.randn(2, *prior.world.shape, generator=torch.Generator().manual_seed(0))
     start = Start(prior.covariance.sample(noise), START, MemberGenerator(0, 2))

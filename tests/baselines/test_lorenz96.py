@@ -73,8 +73,10 @@ def test_table_over_more_seeds(name):
 
 @pytest.mark.slow
 def test_adaptive_inflation_needs_no_tuning():
+    """From 1.0; of eight observations nearby the usual 0.04 would learn for thousands of cycles."""
+
     def adaptive():
-        return letkf(inflation=1.0, adaptive=0.04)
+        return letkf(inflation=1.0, adaptive=0.1)
 
     rmse, _ = median(adaptive, 7, 5, cycles=1500, spin_up=300)
     assert rmse < 0.23
